@@ -1,17 +1,68 @@
-import { defineConfig } from "vitest/config";
+import { defaultServerConditions } from "vite";
+import { defineConfig, type TestProjectConfiguration } from "vitest/config";
+import { backends } from "./scripts/backends.mjs";
 
-export default defineConfig({
-  test: {
-    projects: [
-      {
-        resolve: { conditions: ["source"] },
-        ssr: { resolve: { conditions: ["source"] } },
-        test: {
-          name: "unit",
-          include: ["packages/*/test/**/*.test.ts"],
-          exclude: ["packages/*/test/conformance.test.ts", "**/node_modules/**"],
-        },
-      },
-    ],
+// Tests import the packages by name and get their sources, so an edit needs no build. The crash suite also starts
+// programs, and those run the build.
+const fromSource = {
+  resolve: { conditions: ["source", ...defaultServerConditions] },
+  ssr: { resolve: { conditions: ["source", ...defaultServerConditions] } },
+};
+
+const exclude = ["**/node_modules/**", "**/dist/**"];
+const conformanceTests = backends.map(
+  ({ packageDirectory }) => `${packageDirectory}/test/conformance.test.ts`,
+);
+
+const projects: TestProjectConfiguration[] = [
+  {
+    ...fromSource,
+    test: {
+      name: "unit",
+      include: ["packages/*/test/**/*.test.ts"],
+      exclude: [...exclude, ...conformanceTests],
+    },
   },
-});
+  {
+    // Against the build, for those are the declarations that users get.
+    test: {
+      name: "types",
+      include: [],
+      typecheck: {
+        enabled: true,
+        only: true,
+        include: ["**/*.test-d.ts"],
+        exclude,
+        tsconfig: "tsconfig.type-tests.json",
+      },
+    },
+  },
+  {
+    // The conformance suite against backends that are wrong on purpose: each fault must be caught.
+    ...fromSource,
+    test: {
+      name: "self-test",
+      include: ["test-suites/conformance/test/**/*.test.ts"],
+      exclude,
+    },
+  },
+  ...backends.flatMap(({ name, packageDirectory }) => [
+    {
+      ...fromSource,
+      test: {
+        name: `conformance:${name}`,
+        include: [`${packageDirectory}/test/conformance.test.ts`],
+      },
+    },
+    {
+      ...fromSource,
+      test: {
+        name: `crash:${name}`,
+        include: ["test-suites/crash/test/**/*.test.ts"],
+        exclude,
+      },
+    },
+  ]),
+];
+
+export default defineConfig({ test: { projects } });
