@@ -65,4 +65,11 @@ const projects: TestProjectConfiguration[] = [
   ]),
 ];
 
-export default defineConfig({ test: { projects } });
+export default defineConfig({
+  test: {
+    projects: projects.map((project) => ({ extends: true, ...project })),
+    // Random sequences and started programs, on a machine that may be busy with both.
+    testTimeout: 30_000,
+    hookTimeout: 30_000,
+  },
+});

@@ -1,0 +1,222 @@
+// npm test: makes the clone ready, runs every test project, and sums up what ran against which store.
+//
+// A suite that silently ran nothing looks like one that passed, so it fails here: a store without tests, a skipped test,
+// and stores that were given different numbers of conformance tests. Arguments go to vitest
+// (`npm test -- --project unit`); such a run is meant to be partial and is held to its failures only.
+
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { backends } from "./backends.mjs";
+import { bootstrap } from "./bootstrap.mjs";
+import { root, runNode, seconds, tool } from "./repository.mjs";
+
+/**
+ * @typedef {import("./count-reporter.mjs").Counts} Counts
+ * @typedef {import("./count-reporter.mjs").ProjectCount} ProjectCount
+ */
+
+/** Share of the random cases and waiting times; 1 is what CI runs. */
+const DEFAULT_SCALE = "0.2";
+
+const SLOW_FILE_MS = 10_000;
+
+const vitestArgs = process.argv.slice(2);
+const partial = vitestArgs.length > 0;
+const scale = process.env["FLOWFABRIC_TEST_SCALE"] ?? DEFAULT_SCALE;
+
+await bootstrap();
+console.log(`Running the tests on Node ${process.version}, scale ${scale}`);
+const { code, counts } = await runVitest();
+
+printSummary(counts.projects, await backendVersions());
+printSlowFiles(counts.projects);
+const complaints = [
+  ...runComplaints(counts, code),
+  ...(partial ? [] : coverageComplaints(counts.projects)),
+];
+for (const complaint of complaints) console.log(`✗ ${complaint}`);
+
+const { passed, failed } = total(Object.values(counts.projects));
+process.exitCode = failed > 0 || complaints.length > 0 ? 1 : 0;
+// A run that went wrong without a failed test must not read as "0 failed".
+console.log(`${passed} passed, ${failed + complaints.length} failed`);
+
+/** @returns {Promise<{ code: number, counts: Counts }>} */
+async function runVitest() {
+  const directory = mkdtempSync(join(tmpdir(), "flowfabric-test-"));
+  const countsFile = join(directory, "counts.json");
+  try {
+    const { code } = await runNode(
+      [
+        tool("vitest"),
+        "run",
+        "--reporter=default",
+        `--reporter=${join(root, "scripts/count-reporter.mjs")}`,
+        ...vitestArgs,
+      ],
+      {
+        env: {
+          FLOWFABRIC_TEST_SCALE: scale,
+          FLOWFABRIC_COUNTS_FILE: countsFile,
+        },
+      },
+    );
+    return { code, counts: readCounts(countsFile) };
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+}
+
+/**
+ * @param {string} file not there when vitest ended before its reporters did
+ * @returns {Counts}
+ */
+function readCounts(file) {
+  try {
+    return JSON.parse(readFileSync(file, "utf8"));
+  } catch {
+    return { projects: {}, unhandledErrors: 0 };
+  }
+}
+
+async function backendVersions() {
+  return new Map(
+    await Promise.all(
+      backends.map(
+        async (backend) =>
+          /** @type {const} */ ([backend.name, await backend.versions()]),
+      ),
+    ),
+  );
+}
+
+/**
+ * @param {Record<string, ProjectCount>} projects
+ * @param {Map<string, { store: string, driver: string }>} versions
+ */
+function printSummary(projects, versions) {
+  const rows = Object.entries(projects)
+    .map(([project, count]) => {
+      const [suite = project, backend = ""] = project.split(":");
+      const version = versions.get(backend);
+      return {
+        backend,
+        cells: [
+          backend,
+          suite,
+          version?.store ?? "",
+          version?.driver ?? "",
+          process.version,
+          ...countCells(count),
+        ],
+      };
+    })
+    .sort((a, b) => Number(a.backend === "") - Number(b.backend === ""));
+  console.log("");
+  printTable(
+    ["Backend", "Suite", "Store", "Driver", "Node"],
+    ["Passed", "Failed", "Time"],
+    [
+      ...rows.map(({ cells }) => cells),
+      ["total", "", "", "", "", ...countCells(total(Object.values(projects)))],
+    ],
+  );
+  console.log("");
+}
+
+/** @param {{ passed: number, failed: number, durationMs: number }} count */
+function countCells({ passed, failed, durationMs }) {
+  return [String(passed), String(failed), seconds(durationMs)];
+}
+
+/** @param {readonly ProjectCount[]} counts */
+function total(counts) {
+  const sum = { passed: 0, failed: 0, durationMs: 0 };
+  for (const { passed, failed, durationMs } of counts) {
+    sum.passed += passed;
+    sum.failed += failed;
+    sum.durationMs += durationMs;
+  }
+  return sum;
+}
+
+/**
+ * @param {readonly string[]} texts headings of the columns aligned left
+ * @param {readonly string[]} numbers headings of the columns after them, aligned right
+ * @param {readonly string[][]} rows
+ */
+function printTable(texts, numbers, rows) {
+  const all = [[...texts, ...numbers], ...rows];
+  const widths = [...texts, ...numbers].map((_, column) =>
+    Math.max(...all.map((row) => row[column]?.length ?? 0)),
+  );
+  for (const row of all) {
+    const cells = row.map((cell, column) =>
+      column < texts.length
+        ? cell.padEnd(widths[column] ?? 0)
+        : cell.padStart(widths[column] ?? 0),
+    );
+    console.log(cells.join("  ").trimEnd());
+  }
+}
+
+/** @param {Record<string, ProjectCount>} projects */
+function printSlowFiles(projects) {
+  const slow = Object.entries(projects)
+    .flatMap(([project, { files }]) =>
+      Object.entries(files).map(([file, ms]) => ({ project, file, ms })),
+    )
+    .filter(({ ms }) => ms >= SLOW_FILE_MS)
+    .sort((a, b) => b.ms - a.ms);
+  for (const { project, file, ms } of slow) {
+    console.log(`slow: ${file} (${project}) took ${seconds(ms)}`);
+  }
+}
+
+/**
+ * @param {Counts} counts
+ * @param {number} code
+ * @returns {string[]}
+ */
+function runComplaints({ projects, unhandledErrors }, code) {
+  const complaints = [];
+  const { failed } = total(Object.values(projects));
+  if (unhandledErrors > 0)
+    complaints.push(`${unhandledErrors} errors outside of any test, see above`);
+  else if (code !== 0 && failed === 0)
+    complaints.push(`vitest ended with ${code}, see above`);
+  return complaints;
+}
+
+/**
+ * @param {Record<string, ProjectCount>} projects
+ * @returns {string[]}
+ */
+function coverageComplaints(projects) {
+  const complaints = [];
+  for (const [project, { skipped }] of Object.entries(projects)) {
+    if (skipped > 0)
+      complaints.push(`${project}: ${skipped} tests did not run`);
+  }
+  const expected = backends.flatMap(({ name }) => [
+    `conformance:${name}`,
+    `crash:${name}`,
+  ]);
+  for (const project of ["unit", "types", "self-test", ...expected]) {
+    const count = projects[project];
+    if (count === undefined || count.passed + count.failed === 0)
+      complaints.push(`${project}: no test ran`);
+  }
+  const conformance = backends.map(({ name }) => {
+    const count = projects[`conformance:${name}`];
+    return { name, tests: count ? count.passed + count.failed : 0 };
+  });
+  if (new Set(conformance.map(({ tests }) => tests)).size > 1) {
+    const list = conformance.map(({ name, tests }) => `${name} ${tests}`);
+    complaints.push(
+      `the backends ran different numbers of conformance tests: ${list.join(", ")}`,
+    );
+  }
+  return complaints;
+}
