@@ -30,7 +30,10 @@ export type HandleKind = (typeof HANDLE_KINDS)[number];
 export const Handle = z.object({
   backend: z.string(),
   kind: z.enum(HANDLE_KINDS),
-  opaque: z.instanceof(Uint8Array),
+  opaque: z.instanceof(Uint8Array) as unknown as z.ZodType<
+    Uint8Array,
+    Uint8Array
+  >,
 });
 export interface Handle {
   readonly backend: BackendLabel;

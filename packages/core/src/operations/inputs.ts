@@ -36,9 +36,10 @@ export function refuseWith<C extends ErrorCode>(
   });
 }
 
+// Over any buffer: what `z.instanceof` infers would refuse a Buffer and every other Uint8Array of unknown backing.
 export const Bytes = z.instanceof(Uint8Array, {
   error: "must be a Uint8Array",
-});
+}) as unknown as z.ZodType<Uint8Array, Uint8Array>;
 export const Signal = z.instanceof(AbortSignal, {
   error: "must be an AbortSignal",
 });
