@@ -1,5 +1,5 @@
 import { defaultServerConditions } from "vite";
-import { defineConfig, type TestProjectConfiguration } from "vitest/config";
+import { defineConfig, type UserWorkspaceConfig } from "vitest/config";
 import { backends } from "./scripts/backends.mjs";
 
 // Tests import the packages by name and get their sources, so an edit needs no build. The crash suite also starts
@@ -14,7 +14,7 @@ const conformanceTests = backends.map(
   ({ packageDirectory }) => `${packageDirectory}/test/conformance.test.ts`,
 );
 
-const projects: TestProjectConfiguration[] = [
+const projects: UserWorkspaceConfig[] = [
   {
     ...fromSource,
     test: {

@@ -1,6 +1,10 @@
 // The stores that the suites run against. A line here gives a store its test projects (vitest.config.ts) and its rows in
 // the summary of npm test.
 
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { root } from "./repository.mjs";
+
 /**
  * @typedef {object} TestedBackend
  * @property {string} name as it stands after the colon in `conformance:<name>` and `crash:<name>`
@@ -14,16 +18,18 @@ export const backends = [
     name: "sqlite",
     packageDirectory: "packages/sqlite",
     async versions() {
-      const { default: Database } = await import("better-sqlite3");
-      const driver = await import("better-sqlite3/package.json", {
-        with: { type: "json" },
-      });
+      // The copy that the backend itself loads, whatever else is installed.
+      const require = createRequire(
+        join(root, this.packageDirectory, "package.json"),
+      );
+      const Database = require("better-sqlite3");
+      const { version } = require("better-sqlite3/package.json");
       const database = new Database(":memory:");
       const store = database.prepare("SELECT sqlite_version()").pluck().get();
       database.close();
       return {
-        store: `SQLite ${store}`,
-        driver: `better-sqlite3 ${driver.default.version}`,
+        store: `SQLite ${String(store)}`,
+        driver: `better-sqlite3 ${version}`,
       };
     },
   },

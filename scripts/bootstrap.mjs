@@ -20,10 +20,15 @@ const OLDEST_NODE_MAJOR = 20;
 const stampFile = join(root, "node_modules", ".flowfabric-installed");
 
 export async function bootstrap() {
+  await prepare();
+  await build();
+}
+
+/** All but the build, for what builds by itself. */
+export async function prepare() {
   checkNode();
   await install();
   buildMigrations();
-  await build();
 }
 
 function checkNode() {

@@ -15,7 +15,6 @@ import { writeFileSync } from "node:fs";
  * @property {number} unhandledErrors errors outside of any test
  */
 
-/** @implements {import("vitest/node").Reporter} */
 export default class CountReporter {
   /**
    * @param {ReadonlyArray<import("vitest/node").TestModule>} modules
