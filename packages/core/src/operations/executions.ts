@@ -37,10 +37,9 @@ export const CreateExecutionInput = z.object({
   idempotencyKey: IdempotencyKey.optional(),
   tags: Tags.default({}),
   /** Checked behind duplicate detection, so that a repeat of an accepted request always succeeds. */
-  policy: z.unknown().optional() as unknown as z.ZodType<
-    unknown,
-    ExecutionPolicyInput | undefined
-  >,
+  policy: (
+    z.unknown() as unknown as z.ZodType<unknown, ExecutionPolicyInput>
+  ).optional(),
   /** Not before this time; a past one is ignored. Wins over the policy's. */
   delayUntilMs: TimestampMs.optional(),
   /** Expires at this time in any phase; wins over the policy's relative deadline. */

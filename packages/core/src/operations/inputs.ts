@@ -91,14 +91,14 @@ export const PartitionKey = z.string().transform((key, ctx) => {
 });
 
 /** Sorted, without repeats. @throws `invalid_capabilities` */
-export const WorkerCapabilities = z
-  .unknown()
-  .transform((list, ctx): string[] => {
-    const tokens = parseCapabilities(list ?? [], "worker");
+export const WorkerCapabilities = (
+  z.unknown().transform((list, ctx): string[] => {
+    const tokens = parseCapabilities(list, "worker");
     if (Array.isArray(tokens)) return tokens;
     refuseWith(ctx, "invalid_capabilities", tokens.detail);
     return z.NEVER;
-  }) as unknown as z.ZodType<string[], readonly string[] | undefined>;
+  }) as unknown as z.ZodType<string[], readonly string[]>
+).default([]);
 
 const TAG_KEY = /^[a-z][a-z0-9_.-]*$/;
 
