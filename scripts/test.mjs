@@ -112,7 +112,12 @@ function printSummary(projects, versions) {
         ],
       };
     })
-    .sort((a, b) => Number(a.backend === "") - Number(b.backend === ""));
+    // Stores first; what belongs to none comes after them.
+    .sort(
+      (a, b) =>
+        Number(a.backend === "") - Number(b.backend === "") ||
+        a.cells.join().localeCompare(b.cells.join()),
+    );
   console.log("");
   printTable(
     ["Backend", "Suite", "Store", "Driver", "Node"],
