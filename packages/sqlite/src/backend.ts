@@ -1,0 +1,192 @@
+/** Opening a store: file, schema, settings; then the groups, behind the edge that checks inputs. */
+import { accessSync, constants, existsSync } from "node:fs";
+
+import {
+  checked,
+  engineError,
+  type EngineBackend,
+  type PartitionConfig,
+} from "@flowfabric/core";
+import SqliteDriver from "better-sqlite3";
+
+import { Database } from "./db.js";
+import { translateError } from "./errors.js";
+import { migrate } from "./migrate.js";
+import { adminOperations } from "./operations/admin.js";
+import { admissionOperations } from "./operations/admission.js";
+import { claimOperations } from "./operations/claims.js";
+import { eventOperations } from "./operations/events.js";
+import { executionOperations } from "./operations/executions.js";
+import { grantOperations } from "./operations/grants.js";
+import { leaseOperations } from "./operations/leases.js";
+import { maintenanceOperations } from "./operations/maintenance.js";
+import { outcomeOperations } from "./operations/outcomes.js";
+import { readOperations } from "./operations/reads.js";
+import { reclaimOperations } from "./operations/reclaim.js";
+import { tagOperations } from "./operations/tags.js";
+import { workerOperations } from "./operations/workers.js";
+import {
+  parseOptions,
+  type ParsedOptions,
+  type SqliteOptions,
+} from "./options.js";
+import { Driver } from "./procedures/drive.js";
+import { Holders } from "./procedures/holders.js";
+import { Routes } from "./procedures/routes.js";
+import type { Store } from "./store.js";
+import { Wakeups } from "./wakeups.js";
+
+/**
+ * Opens, and makes where it does not exist, a store in one file. Several processes of one host may share it.
+ *
+ * @throws EngineError
+ * - `invalid_input`: an option is wrong, or `partitions` differs from what the file was made with
+ * - `library_version_mismatch`: the file was written by a newer library
+ * - `corruption`: the file is another program's database, or its schema is not what its ledger says
+ * - `transport`: the file is damaged, read-only, no database, or cannot be opened; it was left as it is
+ */
+export async function sqliteBackend(
+  options: SqliteOptions,
+): Promise<EngineBackend> {
+  const parsed = parseOptions(options);
+  const connection = await openConnection(parsed);
+  try {
+    const partitions = settlePartitions(
+      connection,
+      parsed.partitions,
+      options.partitions !== undefined,
+    );
+    return compose(connection, parsed, partitions);
+  } catch (error) {
+    connection.close();
+    throw translateError(error, "open");
+  }
+}
+
+function compose(
+  connection: SqliteDriver.Database,
+  options: ParsedOptions,
+  partitions: PartitionConfig,
+): EngineBackend {
+  const routes = new Routes();
+  const holders = new Holders();
+  const db = new Database(connection, {
+    clock: options.clock ?? { offsetMs: 0 },
+    busyTimeoutMs: options.busyTimeoutMs,
+    onRollback: () => {
+      routes.forget();
+      holders.forget();
+    },
+  });
+  const wakeups = new Wakeups(connection, options.push);
+  const store: Store = {
+    db,
+    wakeups,
+    routes,
+    holders,
+    driver: new Driver(),
+    options,
+  };
+
+  const implementation = {
+    partitions,
+    ...executionOperations(store),
+    ...readOperations(store),
+    ...tagOperations(store),
+    ...claimOperations(store),
+    ...grantOperations(store),
+    ...admissionOperations(store),
+    ...leaseOperations(store),
+    ...reclaimOperations(store),
+    ...outcomeOperations(store),
+    ...workerOperations(store),
+    ...eventOperations(store),
+    ...maintenanceOperations(store),
+    ...adminOperations(store),
+    async close() {
+      wakeups.close();
+      await db.close();
+    },
+  };
+  return checked(implementation, {
+    maxPayloadBytes: options.maxPayloadBytes,
+    ...(options.partitioner === undefined
+      ? {}
+      : { partitioner: options.partitioner }),
+    translateError,
+  });
+}
+
+/** Other processes may be opening the same new file: busy is waited out here too. */
+async function openConnection(
+  options: ParsedOptions,
+): Promise<SqliteDriver.Database> {
+  const endsAtMs = performance.now() + options.busyTimeoutMs;
+  for (;;) {
+    let connection: SqliteDriver.Database | undefined;
+    try {
+      checkWritable(options.path);
+      connection = new SqliteDriver(options.path, { timeout: 0 });
+      connection.pragma("journal_mode = WAL");
+      connection.pragma(
+        `synchronous = ${options.durability === "full" ? "FULL" : "NORMAL"}`,
+      );
+      connection.pragma("wal_autocheckpoint = 4000");
+      connection.pragma("cache_size = -65536");
+      connection.pragma("temp_store = MEMORY");
+      migrate(connection);
+      return connection;
+    } catch (error) {
+      connection?.close();
+      const translated = translateError(error, "open");
+      if (translated.code !== "retry_exhausted" || performance.now() > endsAtMs)
+        throw translated;
+      await new Promise((resolve) =>
+        setTimeout(resolve, 1 + Math.random() * 8),
+      );
+    }
+  }
+}
+
+/** Said before SQLite would, which only notices at the first write. */
+function checkWritable(path: string): void {
+  if (path === ":memory:" || !existsSync(path)) return;
+  try {
+    accessSync(path, constants.R_OK | constants.W_OK);
+  } catch (cause) {
+    const message = `'${path}' cannot be read and written by this process; nothing was changed. Check its permissions`;
+    throw engineError(
+      "transport",
+      { backend: "sqlite", backendKind: "other", message },
+      cause,
+    );
+  }
+}
+
+/** The counts decide where ids live, so the first boot fixes them. */
+function settlePartitions(
+  connection: SqliteDriver.Database,
+  wanted: PartitionConfig,
+  explicit: boolean,
+): PartitionConfig {
+  const read = connection.prepare<[string], { value: number }>(
+    "SELECT value FROM settings WHERE name = ?",
+  );
+  const store = connection.prepare(
+    "INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING",
+  );
+  const settled: Record<string, number> = {};
+  for (const [family, count] of Object.entries(wanted)) {
+    const name = `partitions.${family}`;
+    if (read.get(name) === undefined) store.run(name, count);
+    const stored = read.get(name)!.value;
+    if (explicit && stored !== count) {
+      throw engineError("invalid_input", {
+        reason: `the store was made with ${stored} ${family} partitions, not ${count}`,
+        field: "partitions",
+      });
+    }
+    settled[family] = stored;
+  }
+  return settled as unknown as PartitionConfig;
+}

@@ -1,0 +1,75 @@
+/**
+ * Submitting inside the caller's own transaction (00 D42): rolled back it never existed, committed it is picked up at
+ * once. The engine only writes through the caller's handle; it never begins, commits or closes anything there.
+ */
+import { realpathSync } from "node:fs";
+
+import { invalidInput } from "@flowfabric/core";
+import type SqliteDriver from "better-sqlite3";
+
+import { Session } from "./db.js";
+import type { Store } from "./store.js";
+
+const sessions = new WeakMap<SqliteDriver.Database, Session>();
+
+/** @throws EngineError `invalid_input` where the handle is none, has no open transaction, or belongs to another file */
+export function openCallerSession(
+  store: Store,
+  transaction: unknown,
+): { readonly session: Session; readonly commit: () => void } {
+  if (!isHandle(transaction))
+    throw invalidInput(
+      "transaction",
+      "give an open better-sqlite3 database handle",
+    );
+  if (!transaction.open || !transaction.inTransaction) {
+    throw invalidInput(
+      "transaction",
+      "the handle has no open transaction: call this inside db.transaction(…) or after BEGIN",
+    );
+  }
+  const ours = store.db.connection;
+  if (
+    ours.memory ||
+    transaction.memory ||
+    realpathSync(transaction.name) !== realpathSync(ours.name)
+  ) {
+    throw invalidInput(
+      "transaction",
+      `the handle has '${transaction.name}' open, this store is '${ours.name}'; both must be the same file`,
+    );
+  }
+  let session = sessions.get(transaction);
+  if (session === undefined) {
+    session = new Session(transaction, store.options.clock ?? { offsetMs: 0 });
+    sessions.set(transaction, session);
+  }
+  // What this transaction adds may be undone: it must not stay in memory. Its write lock is taken first, so that the
+  // position read next is the last one.
+  session.run(TAKE_WRITE_LOCK);
+  const joined = session;
+  return {
+    session: joined,
+    commit: () => {
+      joined.storePosition();
+      joined.finish();
+      store.routes.forget();
+    },
+  };
+}
+
+/** Changes nothing, but no other writer can come between from here on. */
+const TAKE_WRITE_LOCK = `
+  UPDATE settings
+  SET value = value
+  WHERE name = 'position'`;
+
+function isHandle(value: unknown): value is SqliteDriver.Database {
+  return (
+    typeof value === "object" &&
+    value !== null &&
+    "inTransaction" in value &&
+    "prepare" in value &&
+    "memory" in value
+  );
+}

@@ -1,0 +1,3 @@
+/** FlowFabric on SQLite: `sqliteBackend({ path })`. */
+export { sqliteBackend } from "./backend.js";
+export type { SqliteOptions } from "./options.js";

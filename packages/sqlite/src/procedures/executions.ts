@@ -1,0 +1,107 @@
+/** Reading and writing the record. */
+import {
+  engineError,
+  isTerminalHome,
+  parseExecutionId,
+  refuse,
+  type ExecutionId,
+  type Refusal,
+} from "@flowfabric/core";
+
+import type { Session, SqlValue } from "../db.js";
+import {
+  EXECUTION_COLUMNS,
+  MUTABLE_COLUMNS,
+  uuidToBytes,
+  type ExecutionRow,
+} from "../rows.js";
+import type { Store } from "../store.js";
+
+export interface ExecutionRefArgs {
+  readonly executionId: ExecutionId;
+  readonly namespace?: string | undefined;
+  readonly laneId?: string | undefined;
+}
+
+/** The record, or nothing where it is missing or of another namespace. */
+export function findExecution(
+  store: Store,
+  tx: Session,
+  ref: ExecutionRefArgs,
+): ExecutionRow | undefined {
+  const { partition, uuid } = parseExecutionId(ref.executionId)!;
+  const row = tx.get<ExecutionRow>(
+    FIND_EXECUTION,
+    uuidToBytes(uuid),
+    partition,
+  );
+  if (row === undefined || ref.namespace === undefined) return row;
+  return store.routes.require(tx, row.route).namespace === ref.namespace
+    ? row
+    : undefined;
+}
+
+/**
+ * The record, for an operation that needs one.
+ * @returns the refusal `execution_not_found`, or `invalid_input` where the caller named another lane
+ */
+export function lockExecution(
+  store: Store,
+  tx: Session,
+  ref: ExecutionRefArgs,
+): ExecutionRow | Refusal {
+  const row = findExecution(store, tx, ref);
+  if (row === undefined) return notFound(ref.executionId);
+  if (ref.laneId !== undefined) {
+    const { lane } = store.routes.require(tx, row.route);
+    if (lane !== ref.laneId) {
+      return refuse("invalid_input", {
+        reason: `lane_mismatch: the execution is on lane '${lane}', not '${ref.laneId}'`,
+        field: "laneId",
+      });
+    }
+  }
+  return row;
+}
+
+export function notFound(executionId: string): Refusal {
+  return refuse("execution_not_found", { entity: "execution", executionId });
+}
+
+export function readBySeq(tx: Session, seq: number): ExecutionRow | undefined {
+  return tx.get<ExecutionRow>(READ_BY_SEQ, seq);
+}
+
+/** Writes back every column that may change; one row, two index entries at most. */
+export function saveExecution(tx: Session, row: ExecutionRow): void {
+  row.timer_at = isTerminalHome(row.home)
+    ? null
+    : earlier(row.deadline_at, row.timeout_at);
+  const values: SqlValue[] = MUTABLE_COLUMNS.map((column) => row[column]);
+  values.push(row.seq);
+  if (tx.run(SAVE_EXECUTION, ...values) !== 1) {
+    throw engineError("invariant_violation", {
+      what: `execution ${row.seq} vanished inside its own transaction`,
+    });
+  }
+}
+
+function earlier(a: number | null, b: number | null): number | null {
+  if (a === null || b === null) return a ?? b;
+  return Math.min(a, b);
+}
+
+export const FIND_EXECUTION = `
+  SELECT ${EXECUTION_COLUMNS}
+  FROM executions
+  WHERE id = ? AND partition = ?`;
+
+export const READ_BY_SEQ = `
+  SELECT ${EXECUTION_COLUMNS}
+  FROM executions
+  WHERE seq = ?`;
+
+export const SAVE_EXECUTION = `
+  UPDATE executions
+  SET ${MUTABLE_COLUMNS.map((column) => `${column} = ?`).join(", ")}
+  WHERE seq = ?`;

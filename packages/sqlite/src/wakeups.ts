@@ -1,0 +1,172 @@
+/**
+ * How waiting calls hear of change: at once from this process, and by watching the file from others. A ring is a
+ * hint to look again; a lost one costs at most the safety poll.
+ */
+import { existsSync, watch, type FSWatcher } from "node:fs";
+
+import { SAFETY_POLL_MS } from "@flowfabric/core";
+import type SqliteDriver from "better-sqlite3";
+
+/** Between looks at the file's change counter while somebody waits; a look takes about two microseconds. */
+const LOOK_INTERVAL_MS = 10;
+
+/** What a waiter waits for: new work on lanes, or any news at all. */
+export type Interest = { readonly lanes: readonly string[] } | "news";
+
+/** The state of change when a waiter began to look. */
+export interface Ticket {
+  readonly interest: Interest;
+  readonly rings: number;
+  readonly version: unknown;
+}
+
+interface Waiter {
+  readonly interest: Interest;
+  readonly wake: () => void;
+}
+
+export class Wakeups {
+  readonly #push: boolean;
+  readonly #dataVersion: SqliteDriver.Statement;
+  readonly #logPath: string | undefined;
+  readonly #waiters = new Set<Waiter>();
+  /** Rings so far: of everything, and per lane. */
+  #news = 0;
+  #foreign = 0;
+  readonly #work = new Map<string, number>();
+  #seenVersion: unknown;
+  #looks: NodeJS.Timeout | undefined;
+  #watcher: FSWatcher | undefined;
+  #closed = false;
+
+  constructor(connection: SqliteDriver.Database, push: boolean) {
+    this.#push = push;
+    this.#dataVersion = connection.prepare("PRAGMA data_version").pluck();
+    this.#logPath = connection.memory ? undefined : `${connection.name}-wal`;
+  }
+
+  /** Take one before looking at the store: a change since then ends {@link wait} at once. */
+  ticket(interest: Interest): Ticket {
+    return {
+      interest,
+      rings: this.#ringsFor(interest),
+      version: this.#push ? this.#dataVersion.get() : undefined,
+    };
+  }
+
+  /** No change since the ticket was taken. */
+  isCurrent(ticket: Ticket): boolean {
+    return (
+      this.#ringsFor(ticket.interest) === ticket.rings &&
+      (!this.#push || this.#dataVersion.get() === ticket.version)
+    );
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** This process committed something; on these lanes it may be work. */
+  ring(lanes: Iterable<string> = []): void {
+    this.#news++;
+    const rung = new Set(lanes);
+    for (const lane of rung)
+      this.#work.set(lane, (this.#work.get(lane) ?? 0) + 1);
+    if (this.#waiters.size > 0)
+      this.#wake(
+        ({ interest }) =>
+          interest === "news" || interest.lanes.some((lane) => rung.has(lane)),
+      );
+  }
+
+  /** Ends at a ring after `ticket`, after `timeoutMs`, on abort, or when the store closes. */
+  async wait(
+    ticket: Ticket,
+    timeoutMs: number,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    if (this.#closed || signal?.aborted === true || timeoutMs <= 0) return;
+    if (!this.isCurrent(ticket)) return;
+    await new Promise<void>((resolve) => {
+      const waiter: Waiter = {
+        interest: ticket.interest,
+        wake: () => {
+          clearTimeout(timer);
+          signal?.removeEventListener("abort", waiter.wake);
+          this.#waiters.delete(waiter);
+          if (this.#waiters.size === 0) this.#stopLooking();
+          resolve();
+        },
+      };
+      const timer = setTimeout(
+        waiter.wake,
+        this.#push ? timeoutMs : Math.min(timeoutMs, SAFETY_POLL_MS),
+      );
+      signal?.addEventListener("abort", waiter.wake);
+      this.#waiters.add(waiter);
+      this.#startLooking();
+    });
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#wake(() => true);
+    this.#stopLooking();
+    this.#watcher?.close();
+    this.#watcher = undefined;
+  }
+
+  #startLooking(): void {
+    if (!this.#push || this.#logPath === undefined || this.#looks !== undefined)
+      return;
+    // What changed while nobody waited does not matter: every waiter compares its own ticket first.
+    this.#seenVersion = this.#dataVersion.get();
+    this.#looks = setInterval(() => this.#look(), LOOK_INTERVAL_MS);
+    this.#watchLog();
+  }
+
+  #stopLooking(): void {
+    clearInterval(this.#looks);
+    this.#looks = undefined;
+  }
+
+  #look(): void {
+    const version = this.#dataVersion.get();
+    if (version === this.#seenVersion) return;
+    this.#seenVersion = version;
+    // Another process; what it did can only be told by looking.
+    this.#foreign++;
+    this.#wake(() => true);
+  }
+
+  #ringsFor(interest: Interest): number {
+    if (interest === "news") return this.#news + this.#foreign;
+    return interest.lanes.reduce(
+      (sum, lane) => sum + (this.#work.get(lane) ?? 0),
+      this.#foreign,
+    );
+  }
+
+  #wake(concerns: (waiter: Waiter) => boolean): void {
+    // A copy: those who come back at once are meant to wait for the next ring.
+    for (const waiter of [...this.#waiters])
+      if (concerns(waiter)) waiter.wake();
+  }
+
+  /** The file system tells sooner than the interval, but not always: both are used. */
+  #watchLog(): void {
+    if (this.#watcher !== undefined || !existsSync(this.#logPath!)) return;
+    try {
+      this.#watcher = watch(this.#logPath!, { persistent: false }, () => {
+        if (this.#looks !== undefined) this.#look();
+      });
+      this.#watcher.on("error", () => {
+        this.#watcher?.close();
+        this.#watcher = undefined;
+      });
+    } catch {
+      // No file watching here (some network and container file systems): the interval alone does.
+      this.#watcher = undefined;
+    }
+  }
+}
