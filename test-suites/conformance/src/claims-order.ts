@@ -1,0 +1,290 @@
+import type { EngineBackend } from "@flowfabric/core";
+import fc from "fast-check";
+import { expect } from "vitest";
+
+import { eventTypes } from "./assertions.js";
+import {
+  lane,
+  lapsed,
+  LEASE_TTL_MS,
+  OTHER_WORKER,
+  running,
+  submitted,
+  taken,
+  uuid,
+  WORKER,
+} from "./builders.js";
+import { group } from "./harness.js";
+import { scaled, seed } from "./settings.js";
+
+/** Work is exactly in order once it has been ready for this long. */
+const SETTLED_MS = 1_000;
+
+/** Who is next, and who is passed over. */
+export const claimOrderConformance = group("the order of claims", (test) => {
+  /** Ids in the order in which single claims give them. */
+  const drain = async (backend: EngineBackend, laneId: string) => {
+    const ids: string[] = [];
+    for (;;) {
+      const claimed = await backend.claim({
+        laneId,
+        policy: { ...WORKER, leaseTtlMs: LEASE_TTL_MS },
+      });
+      if (claimed === undefined) return ids;
+      ids.push(claimed.executionId);
+    }
+  };
+
+  test("higher priority first, then older, then smaller id", async (bench) => {
+    const { backend } = bench;
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.record({ priority: fc.nat(3), gapMs: fc.nat(1) }), {
+          minLength: 1,
+          maxLength: 12,
+        }),
+        async (specs) => {
+          const laneId = lane();
+          const all = [];
+          for (const { priority, gapMs } of specs) {
+            await bench.passTime(gapMs * 10);
+            const { executionId } = await submitted(backend, {
+              laneId,
+              priority,
+            });
+            const snapshot = await backend.describeExecution({ executionId });
+            all.push({
+              executionId,
+              priority,
+              createdAtMs: snapshot!.createdAtMs,
+            });
+          }
+          await bench.passTime(SETTLED_MS);
+          const expected = all
+            .sort(
+              (a, b) =>
+                b.priority - a.priority ||
+                a.createdAtMs - b.createdAtMs ||
+                (a.executionId < b.executionId ? -1 : 1),
+            )
+            .map((one) => one.executionId);
+
+          expect(await backend.scanEligibleExecutions({ laneId })).toEqual(
+            expected,
+          );
+          expect(await drain(backend, laneId)).toEqual(expected);
+        },
+      ),
+      { ...seed(), numRuns: scaled(25, 5) },
+    );
+  });
+
+  test("a lane spread over many partitions has one order all the same", async (bench) => {
+    const { backend } = bench;
+    const laneId = lane();
+    const expected = [];
+    for (let n = 0; n < 20; n++) {
+      await bench.passTime(5);
+      const { executionId } = await submitted(backend, {
+        laneId,
+        executionId: `{fp:${(n * 37) % 256}}:${uuid()}`,
+      });
+      expected.push(executionId);
+    }
+    await bench.passTime(SETTLED_MS);
+    expect(await drain(backend, laneId)).toEqual(expected);
+  });
+
+  test(
+    "what one call takes is in order as well",
+    { needs: "claimMany" },
+    async (bench) => {
+      const { backend } = bench;
+      const laneId = lane();
+      const ids = [];
+      for (const priority of [0, 5, 0, 9]) {
+        await bench.passTime(5);
+        ids.push((await submitted(backend, { laneId, priority })).executionId);
+      }
+      await bench.passTime(SETTLED_MS);
+      const { claimed } = await backend.claimMany({
+        ...WORKER,
+        lanes: [laneId],
+        max: 10,
+        leaseTtlMs: LEASE_TTL_MS,
+      });
+      expect(claimed.map((one) => one.executionId)).toEqual([
+        ids[3],
+        ids[1],
+        ids[0],
+        ids[2],
+      ]);
+    },
+  );
+
+  test(
+    "lanes are served in turn, beginning with the first, and an empty one hides none",
+    { needs: "claimMany" },
+    async (bench) => {
+      const { backend } = bench;
+      const [empty, first, second] = [lane(), lane(), lane()];
+      const ids: string[] = [];
+      for (const laneId of [first, first, second, second])
+        ids.push((await submitted(backend, { laneId })).executionId);
+      await bench.passTime(SETTLED_MS);
+      const claim = async (lanes: string[], max: number) => {
+        const { claimed } = await backend.claimMany({
+          ...WORKER,
+          lanes,
+          max,
+          leaseTtlMs: LEASE_TTL_MS,
+        });
+        return claimed.map((one) => one.laneId as string);
+      };
+      expect(await claim([empty, second, first], 1)).toEqual([second]);
+      expect(await claim([first, second], 1)).toEqual([first]);
+      expect((await claim([empty, first, second], 10)).sort()).toEqual(
+        [first, second].sort(),
+      );
+    },
+  );
+
+  test("retries, replays and resumed work keep their age", async (bench) => {
+    const { backend } = bench;
+    const laneId = lane();
+    const retryPolicy = { backoff: { type: "fixed", delayMs: 1 } } as const;
+    const old = [];
+    for (let n = 0; n < 3; n++) {
+      await bench.passTime(5);
+      old.push(await running(backend, { laneId, policy: { retryPolicy } }));
+    }
+    await bench.passTime(5);
+    const young = await submitted(backend, { laneId });
+    const [retried, resumed, replayed] = old;
+    await backend.complete({ handle: replayed!.handle });
+    await backend.replayExecution({ executionId: replayed!.executionId });
+    await backend.delay({ handle: resumed!.handle, delayUntilMs: 1 });
+    await backend.fail({
+      handle: retried!.handle,
+      reason: { message: "once" },
+      classification: "transient",
+    });
+    await bench.passTime(SETTLED_MS);
+
+    expect(await drain(backend, laneId)).toEqual([
+      ...old.map((claimed) => claimed.executionId),
+      young.executionId,
+    ]);
+  });
+
+  test("lost work is taken over in the order of ready work", async (bench) => {
+    const { backend } = bench;
+    const laneId = lane();
+    const lost = await running(backend, { laneId, priority: 5 });
+    await bench.passTime(5);
+    const waiting = await submitted(backend, { laneId, priority: 5 });
+    const urgent = await submitted(backend, { laneId, priority: 6 });
+    await bench.passTime(LEASE_TTL_MS);
+    expect(await drain(backend, laneId)).toEqual([
+      urgent.executionId,
+      lost.executionId,
+      waiting.executionId,
+    ]);
+  });
+
+  test("delayed work is claimed from its due instant on, promoted in the same step", async (bench) => {
+    const { backend } = bench;
+    const delayUntilMs = (await backend.serverTimeMs()) + 60_000;
+    const { executionId, laneId } = await submitted(backend, { delayUntilMs });
+    await bench.passTime(30_000);
+    expect(await drain(backend, laneId)).toEqual([]);
+    await bench.passTime(30_000);
+    expect(await drain(backend, laneId)).toEqual([executionId]);
+    expect(await eventTypes(backend, executionId)).toEqual([
+      "created",
+      "promoted",
+      "claimed",
+    ]);
+  });
+
+  test("live grants, holds and other workers' capabilities hide nothing behind them", async (bench) => {
+    const { backend } = bench;
+    const laneId = lane();
+    const granted = await submitted(backend, { laneId, priority: 9 });
+    await backend.issueClaimGrant({
+      executionId: granted.executionId,
+      ...OTHER_WORKER,
+      grantTtlMs: 60_000,
+    });
+    const held = await submitted(backend, { laneId, priority: 8 });
+    await backend.holdExecution({ executionId: held.executionId });
+    for (let n = 0; n < 30; n++)
+      await submitted(backend, {
+        laneId,
+        priority: 7,
+        policy: { routingRequirements: { requiredCapabilities: ["gpu"] } },
+      });
+    const plain = await submitted(backend, { laneId });
+    await bench.passTime(SETTLED_MS);
+    expect(await drain(backend, laneId)).toEqual([plain.executionId]);
+  });
+
+  test("work is for workers that have every required token", async ({
+    backend,
+  }) => {
+    const requiring = (requiredCapabilities: string[]) =>
+      submitted(backend, {
+        policy: { routingRequirements: { requiredCapabilities } },
+      });
+    const { laneId, executionId } = await requiring(["gpu", "eu"]);
+    const miss = (capabilities: string[]) =>
+      expect(taken(backend, laneId, { capabilities })).rejects.toThrow(
+        "nothing to claim",
+      );
+    // A worker with all tokens is about, so that the route stays open.
+    await backend.registerWorker({
+      ...OTHER_WORKER,
+      lanes: [laneId],
+      capabilities: ["eu", "gpu"],
+      livenessTtlMs: 60_000,
+      namespace: "default",
+    });
+    await miss([]);
+    await miss(["gpu"]);
+    await miss(["EU", "gpu"]);
+    expect(
+      await taken(backend, laneId, { capabilities: ["eu", "fast", "gpu"] }),
+    ).toMatchObject({ executionId });
+  });
+
+  test("each further take-over waits longer: 0, 1, 2, 4 seconds", async (bench) => {
+    const { backend } = bench;
+    const lost = await lapsed(bench);
+    const { laneId, executionId } = lost;
+    for (const backoffMs of [0, 1_000, 2_000, 4_000]) {
+      if (backoffMs > 0) {
+        await bench.passTime(LEASE_TTL_MS);
+        await bench.passTime(backoffMs - 300);
+        expect(await drain(backend, laneId), `${backoffMs}`).toEqual([]);
+        await bench.passTime(300);
+      }
+      expect(await taken(backend, laneId)).toMatchObject({
+        executionId,
+        kind: "reclaimed",
+      });
+    }
+    expect(await backend.describeExecution({ executionId })).toMatchObject({
+      leaseReclaimCount: 4,
+      totalAttemptCount: 5,
+    });
+  });
+
+  test("work whose lease keeps being lost is not offered beyond its cap", async (bench) => {
+    const { backend } = bench;
+    const lost = await lapsed(bench, { policy: { maxReclaimCount: 1 } });
+    const { laneId } = lost;
+    await taken(backend, laneId);
+    await bench.passTime(LEASE_TTL_MS + 60_000);
+    expect(await drain(backend, laneId)).toEqual([]);
+  });
+});
