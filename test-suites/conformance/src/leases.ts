@@ -1,0 +1,452 @@
+import {
+  encodeHandle,
+  stopsRenewal,
+  type EngineBackend,
+  type Handle,
+} from "@flowfabric/core";
+import { expect } from "vitest";
+
+import {
+  eventTypes,
+  expectRefused,
+  expectRefusedUnchanged,
+} from "./assertions.js";
+import {
+  completed,
+  lapsed,
+  LEASE_TTL_MS,
+  markedLapsed,
+  OTHER_WORKER,
+  payloadOf,
+  reclaimed,
+  registered,
+  revoked,
+  running,
+  submitted,
+  taken,
+  UNKNOWN_ID,
+  uuid,
+  WORKER,
+} from "./builders.js";
+import { group } from "./harness.js";
+
+/** Keeping a lease, losing it, and what a lost one can still do: nothing. */
+export const leasesConformance = group("leases", (test) => {
+  test("a renewal counts its time from now and keeps lease and epoch", async (bench) => {
+    const { backend } = bench;
+    const { executionId, handle, leaseId } = await running(backend);
+    await bench.passTime(20_000);
+    const before = await backend.serverTimeMs();
+    const { expiresAtMs, leaseEpoch } = await backend.renew({ handle });
+    const after = await backend.serverTimeMs();
+
+    expect(leaseEpoch).toBe(1);
+    expect(expiresAtMs).toBeGreaterThanOrEqual(before + LEASE_TTL_MS);
+    expect(expiresAtMs).toBeLessThanOrEqual(after + LEASE_TTL_MS);
+    const snapshot = await backend.describeExecution({ executionId });
+    expect(snapshot?.currentLease).toMatchObject({
+      leaseId,
+      leaseEpoch: 1,
+      expiresAtMs,
+      lastRenewedAtMs: expiresAtMs - LEASE_TTL_MS,
+      renewalDeadlineMs: expiresAtMs - LEASE_TTL_MS + 20_000,
+    });
+    // A renewal is no transition.
+    expect(await eventTypes(backend, executionId)).toEqual([
+      "created",
+      "claimed",
+    ]);
+    await bench.passTime(20_000);
+    await backend.renew({ handle });
+  });
+
+  test("a lease has lapsed at its very instant, and the refusal writes it down", async (bench) => {
+    const { backend } = bench;
+    const { executionId, handle } = await lapsed(bench);
+    const error = await expectRefused(
+      backend.renew({ handle }),
+      "lease_expired",
+    );
+    expect(stopsRenewal(error)).toBe(true);
+    expect(await eventTypes(backend, executionId)).toEqual([
+      "created",
+      "claimed",
+      "lease_expired",
+    ]);
+    await expectRefusedUnchanged(
+      backend,
+      executionId,
+      () => backend.renew({ handle }),
+      "lease_expired",
+    );
+  });
+
+  test("every fenced call notices the lapse, all but progress write it down", async (bench) => {
+    const { backend } = bench;
+    const calls: [string, (handle: Handle) => Promise<unknown>, string][] = [
+      ["complete", (handle) => backend.complete({ handle }), "lease_expired"],
+      [
+        "fail",
+        (handle) =>
+          backend.fail({
+            handle,
+            reason: { message: "m" },
+            classification: "transient",
+          }),
+        "lease_expired",
+      ],
+      [
+        "cancel",
+        (handle) => backend.cancel({ handle, reason: "r" }),
+        "lease_expired",
+      ],
+      [
+        "delay",
+        (handle) => backend.delay({ handle, delayUntilMs: 1 }),
+        "lease_expired",
+      ],
+      [
+        "progress",
+        (handle) => backend.progress({ handle, percent: 1 }),
+        "claimed",
+      ],
+    ];
+    for (const [what, call, lastEvent] of calls) {
+      const { executionId, handle } = await lapsed(bench);
+      await expectRefused(call(handle), "lease_expired");
+      const types = await eventTypes(backend, executionId);
+      expect(types.at(-1), what).toBe(lastEvent);
+      expect(await backend.describeExecution({ executionId })).toMatchObject({
+        stateVector: { ownershipState: "lease_expired_reclaimable" },
+      });
+    }
+  });
+
+  test("whoever lost the lease changes nothing any more", async (bench) => {
+    const { backend } = bench;
+    const { stale, current } = await reclaimed(bench);
+    const { executionId, handle } = stale;
+    for (const call of [
+      () => backend.renew({ handle }),
+      () => backend.complete({ handle }),
+      () => backend.cancel({ handle, reason: "r" }),
+      () => backend.delay({ handle, delayUntilMs: 1 }),
+      () => backend.progress({ handle, percent: 50 }),
+      () =>
+        backend.fail({
+          handle,
+          reason: { message: "m" },
+          classification: "transient",
+        }),
+    ])
+      await expectRefusedUnchanged(backend, executionId, call, "stale_lease");
+    await backend.complete({ handle: current.handle });
+    await expectRefusedUnchanged(
+      backend,
+      executionId,
+      () => backend.complete({ handle }),
+      "execution_not_active",
+      { leaseEpoch: 2, terminalOutcome: "success" },
+    );
+  });
+
+  test("any part of the fence that differs is a stale lease", async ({
+    backend,
+  }) => {
+    const { executionId, fence, handle } = await running(backend);
+    for (const change of [
+      { leaseId: uuid() as never },
+      { leaseEpoch: 2 },
+      { leaseEpoch: 0 },
+      { attemptId: uuid() as never },
+    ]) {
+      await expectRefusedUnchanged(
+        backend,
+        executionId,
+        () =>
+          backend.renewLease({
+            executionId,
+            attemptIndex: 0,
+            fence: { ...fence, ...change },
+            leaseTtlMs: LEASE_TTL_MS,
+          }),
+        "stale_lease",
+      );
+    }
+    await expectRefusedUnchanged(
+      backend,
+      executionId,
+      () =>
+        backend.renewLease({
+          executionId,
+          attemptIndex: 1,
+          fence,
+          leaseTtlMs: LEASE_TTL_MS,
+        }),
+      "stale_lease",
+    );
+    await backend.renew({ handle });
+  });
+
+  test("a renewal by fence takes its own time to live", async ({ backend }) => {
+    const { executionId, fence } = await running(backend);
+    const before = await backend.serverTimeMs();
+    const { kind, expiresAtMs } = await backend.renewLease({
+      executionId,
+      attemptIndex: 0,
+      fence,
+      leaseTtlMs: 90_000,
+    });
+    expect(kind).toBe("renewed");
+    expect(expiresAtMs).toBeGreaterThanOrEqual(before + 90_000);
+  });
+
+  test("the fence is checked in the contractual order", async (bench) => {
+    const { backend } = bench;
+    const renew = (executionId: string, fence: object, leaseTtlMs = 1_000) =>
+      backend.renewLease({ executionId, attemptIndex: 0, fence, leaseTtlMs });
+    const { executionId: waiting } = await submitted(backend);
+    const lost = await markedLapsed(bench);
+    const gone = await revoked(bench);
+    const { leaseId } = lost.fence;
+
+    await expectRefused(renew(UNKNOWN_ID, {}, 0), "invalid_input");
+    await expectRefused(renew(UNKNOWN_ID, { leaseId }), "execution_not_found");
+    await expectRefused(renew(waiting, { leaseId }), "partial_fence_triple");
+    await expectRefused(renew(waiting, {}), "fence_required");
+    await expectRefused(renew(waiting, lost.fence), "execution_not_active", {
+      lifecyclePhase: "runnable",
+      terminalOutcome: "none",
+      leaseEpoch: 0,
+      attemptId: "",
+    });
+    // Revocation and lapse come before identity: a stranger hears of them too.
+    await expectRefused(renew(gone.executionId, lost.fence), "lease_revoked");
+    await expectRefused(renew(lost.executionId, gone.fence), "lease_expired");
+    const live = await running(backend);
+    await expectRefused(renew(live.executionId, lost.fence), "stale_lease");
+  });
+
+  test("a handle is looked at before anything is read", async ({ backend }) => {
+    const claimed = await running(backend);
+    const { handle } = claimed;
+    const label = backend.backendLabel();
+    const payload = payloadOf(backend, claimed);
+    const cut = handle.opaque.slice(0, handle.opaque.length - 1);
+    await expectRefused(
+      backend.renew({ handle: { ...handle, opaque: cut } }),
+      "corruption",
+    );
+    await expectRefused(
+      backend.renew({ handle: { ...handle, opaque: new Uint8Array() } }),
+      "corruption",
+    );
+    const elsewhere = label === "valkey" ? "postgres" : "valkey";
+    await expectRefused(
+      backend.renew({ handle: encodeHandle(elsewhere, "fresh", payload) }),
+      "handle_from_other_backend",
+      { expected: label, actual: elsewhere },
+    );
+    await expectRefused(
+      backend.renew({ handle: { ...handle, backend: elsewhere } }),
+      "handle_from_other_backend",
+    );
+    await expectRefused(
+      backend.renew({
+        handle: encodeHandle(label, "suspended", {
+          ...payload,
+          executionId: UNKNOWN_ID as never,
+        }),
+      }),
+      "stale_lease",
+    );
+    await expectRefused(
+      backend.renew({
+        handle: encodeHandle(label, "fresh", {
+          ...payload,
+          executionId: UNKNOWN_ID as never,
+        }),
+      }),
+      "execution_not_found",
+    );
+  });
+
+  test(
+    "a revoked lease is gone at once, without an end of the execution",
+    { needs: "revokeLease" },
+    async ({ backend }) => {
+      const { executionId, handle, leaseId } = await running(backend);
+      expect(
+        await backend.revokeLease({ executionId, reason: "stuck" }),
+      ).toEqual({ kind: "revoked", leaseId, leaseEpoch: 1 });
+      expect(await backend.describeExecution({ executionId })).toMatchObject({
+        publicState: "active",
+        leaseEpoch: 1,
+        stateVector: {
+          lifecyclePhase: "active",
+          ownershipState: "lease_revoked",
+          blockingReason: "waiting_for_worker",
+          attemptState: "attempt_interrupted",
+        },
+      });
+      expect(await backend.listAttempts({ executionId })).toMatchObject([
+        { attemptState: "started" },
+      ]);
+      await expectRefusedUnchanged(
+        backend,
+        executionId,
+        () => backend.renew({ handle }),
+        "lease_revoked",
+      );
+      expect(await eventTypes(backend, executionId)).toEqual([
+        "created",
+        "claimed",
+        "lease_revoked",
+      ]);
+    },
+  );
+
+  test(
+    "a repeated revocation, and one of a marked lapse, are already satisfied",
+    { needs: "revokeLease" },
+    async (bench) => {
+      const { backend } = bench;
+      const { executionId } = await revoked(bench);
+      const before = await eventTypes(backend, executionId);
+      expect(await backend.revokeLease({ executionId })).toEqual({
+        kind: "alreadySatisfied",
+        reason: "already_revoked",
+      });
+      expect(await eventTypes(backend, executionId)).toEqual(before);
+      const lost = await markedLapsed(bench);
+      expect(await backend.revokeLease(lost)).toEqual({
+        kind: "alreadySatisfied",
+        reason: "already_expired",
+      });
+    },
+  );
+
+  test(
+    "a lapse that nobody marked can be revoked",
+    { needs: "revokeLease" },
+    async (bench) => {
+      const { backend } = bench;
+      const { executionId, leaseId } = await lapsed(bench);
+      expect(await backend.revokeLease({ executionId })).toMatchObject({
+        kind: "revoked",
+        leaseId,
+      });
+      expect(await backend.describeExecution({ executionId })).toMatchObject({
+        stateVector: { ownershipState: "lease_revoked" },
+      });
+    },
+  );
+
+  test(
+    "a revocation is refused in the contractual order",
+    { needs: "revokeLease" },
+    async ({ backend }) => {
+      const revoke = (executionId: string, expectedLeaseId?: string) =>
+        backend.revokeLease({
+          executionId,
+          ...(expectedLeaseId === undefined ? {} : { expectedLeaseId }),
+        });
+      const active = await running(backend);
+      const ended = await completed(backend);
+      const waiting = await submitted(backend);
+      await expectRefused(revoke(UNKNOWN_ID), "execution_not_found");
+      await expectRefused(
+        revoke(waiting.executionId, uuid()),
+        "execution_not_active",
+      );
+      await expectRefused(revoke(ended.executionId), "execution_not_active");
+      await expectRefusedUnchanged(
+        backend,
+        active.executionId,
+        () => revoke(active.executionId, uuid()),
+        "stale_lease",
+      );
+      expect(await revoke(active.executionId, active.leaseId)).toMatchObject({
+        kind: "revoked",
+      });
+    },
+  );
+
+  test(
+    "a lease revoked with hold is offered only after the release",
+    { needs: ["revokeLease", "holdExecution", "issueReclaimGrant"] },
+    async (bench) => {
+      const { backend } = bench;
+      const { executionId, laneId } = await revoked(bench, { hold: true });
+      await registered(backend, { lanes: [laneId] });
+      expect(
+        await backend.issueReclaimGrant({
+          executionId,
+          ...WORKER,
+          grantTtlMs: 1_000,
+        }),
+      ).toEqual({ kind: "notReclaimable", executionId, detail: "held" });
+      await expect(taken(backend, laneId)).rejects.toThrow("nothing to claim");
+      expect(await backend.describeExecution({ executionId })).toMatchObject({
+        operatorHold: true,
+        publicState: "active",
+      });
+      await backend.unholdExecution({ executionId });
+      expect(
+        await taken(backend, laneId, { worker: OTHER_WORKER }),
+      ).toMatchObject({ kind: "reclaimed" });
+    },
+  );
+
+  test("at any time one fence at most is good", async (bench) => {
+    const { backend } = bench;
+    const holders = [await running(backend)];
+    const { laneId } = holders[0]!;
+    for (let n = 0; n < 4; n++) {
+      await bench.passTime(LEASE_TTL_MS + 60_000);
+      holders.push(await taken(backend, laneId));
+    }
+    const renewals = await Promise.allSettled(
+      holders.map(({ handle }) => backend.renew({ handle })),
+    );
+    expect(renewals.map((renewal) => renewal.status)).toEqual([
+      ...Array.from({ length: 4 }, () => "rejected"),
+      "fulfilled",
+    ]);
+    expect(holders.map((holder) => holder.leaseEpoch)).toEqual([1, 2, 3, 4, 5]);
+  });
+
+  test("a clock that steps back revives no lease that was seen to lapse", async (bench) => {
+    const { backend } = bench;
+    const { executionId, handle } = await markedLapsed(bench);
+    const before = await backend.describeExecution({ executionId });
+    await bench.passTime(-LEASE_TTL_MS);
+    await expectRefused(backend.renew({ handle }), "lease_expired");
+    await expectRefused(backend.complete({ handle }), "lease_expired");
+    await backend.cancelExecution({ executionId, reason: "r" });
+    const after = await backend.describeExecution({ executionId });
+    expect(after!.lastTransitionAtMs).toBeGreaterThanOrEqual(
+      before!.lastTransitionAtMs,
+    );
+    expect(after!.completedAtMs).toBeGreaterThanOrEqual(
+      before!.lastTransitionAtMs,
+    );
+    const { events } = await backend.readEvents({ executionId });
+    const times = events.map((event) => event.atMs);
+    expect(times).toEqual([...times].sort((a, b) => a - b));
+  });
+
+  test("the lease's epoch outlives every end", async ({ backend }) => {
+    const epochs: (number | undefined)[] = [];
+    const read = async (b: EngineBackend, executionId: string) =>
+      epochs.push((await b.describeExecution({ executionId }))?.leaseEpoch);
+    const { executionId, laneId, handle } = await running(backend);
+    await backend.complete({ handle });
+    await read(backend, executionId);
+    await backend.replayExecution({ executionId });
+    await read(backend, executionId);
+    await taken(backend, laneId);
+    await read(backend, executionId);
+    expect(epochs).toEqual([1, 1, 2]);
+  });
+});
