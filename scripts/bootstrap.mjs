@@ -3,7 +3,7 @@
 
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { buildMigrations } from "./build-migrations.mjs";
 import {
   isProgram,
@@ -73,6 +73,7 @@ async function install() {
     20_000,
   );
   const { code } = await run("npm", ["ci", "--no-audit", "--no-fund"], {
+    env: compilerSettings(),
     // npm is a .cmd file on Windows, which only a shell can start.
     shell: process.platform === "win32",
   }).finally(() => clearInterval(heartbeat));
@@ -82,6 +83,18 @@ async function install() {
     );
   }
   stampInstall();
+}
+
+/**
+ * Most installations of Node bring its headers along, and those fit for certain. Without being told, node-gyp fetches them
+ * once more, which needs a network that reaches nodejs.org.
+ *
+ * @returns {Record<string, string>}
+ */
+function compilerSettings() {
+  const prefix = dirname(dirname(process.execPath));
+  if (!existsSync(join(prefix, "include/node/node.h"))) return {};
+  return { npm_package_config_node_gyp_nodedir: prefix };
 }
 
 async function build() {

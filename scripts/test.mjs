@@ -188,7 +188,9 @@ function runComplaints({ projects, unhandledErrors }, code) {
   const complaints = [];
   const { failed } = total(Object.values(projects));
   if (unhandledErrors > 0)
-    complaints.push(`${unhandledErrors} errors outside of any test, see above`);
+    complaints.push(
+      `errors outside of any test: ${unhandledErrors}, see above`,
+    );
   else if (code !== 0 && failed === 0)
     complaints.push(`vitest ended with ${code}, see above`);
   return complaints;
