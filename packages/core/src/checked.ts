@@ -241,7 +241,7 @@ export function parseInput<S extends z.ZodType>(
 ): z.output<S> {
   const parsed = schema.safeParse(input);
   if (parsed.success) return parsed.data;
-  const issue = parsed.error.issues[0]!;
+  const issue = innermost(parsed.error.issues[0]!);
   const params = issue.code === "custom" ? issue.params : undefined;
   if (params?.["engineError"] instanceof EngineError)
     throw params["engineError"];
@@ -250,4 +250,10 @@ export function parseInput<S extends z.ZodType>(
     reason: issue.message,
     ...(path === "" ? {} : { field: path }),
   });
+}
+
+/** A record wraps what is wrong with one of its keys. */
+function innermost(issue: z.core.$ZodIssue): z.core.$ZodIssue {
+  const wrapped = issue.code === "invalid_key" ? issue.issues[0] : undefined;
+  return wrapped === undefined ? issue : innermost(wrapped);
 }
