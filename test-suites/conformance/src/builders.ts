@@ -51,6 +51,11 @@ export function bytes(text: string): Uint8Array {
   return new TextEncoder().encode(text);
 }
 
+/** Bytes as read back, of whichever class a backend gives them. */
+export function textOf(read: Uint8Array | undefined): string | undefined {
+  return read === undefined ? undefined : new TextDecoder().decode(read);
+}
+
 type Submission = Partial<CreateExecutionInput>;
 
 /** Ready for a claim unless `input` says otherwise. */

@@ -330,8 +330,7 @@ export const grantsConformance = group("grants", (test) => {
         leaseTtlMs: LEASE_TTL_MS,
       });
     expect(await use({ executionId: UNKNOWN_ID })).toBeUndefined();
-    const { executionId: fresh } = await submitted(backend);
-    expect(await use({ executionId: fresh })).toBeUndefined();
+    expect(await use(await submitted(backend))).toBeUndefined();
     await expectRefused(
       backend.claimFromResumeGrant({
         ...OTHER_WORKER,

@@ -1,0 +1,5 @@
+import { conformance } from "@flowfabric/conformance";
+
+import { sqliteHarness } from "./harness.js";
+
+conformance(sqliteHarness());
