@@ -131,7 +131,7 @@ async function openConnection(
       connection.pragma(
         `synchronous = ${options.durability === "full" ? "FULL" : "NORMAL"}`,
       );
-      connection.pragma("wal_autocheckpoint = 4000");
+      connection.pragma("wal_autocheckpoint = 10000");
       connection.pragma("cache_size = -65536");
       connection.pragma("temp_store = MEMORY");
       migrate(connection);

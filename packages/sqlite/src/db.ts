@@ -20,6 +20,10 @@ export class Session {
   readonly #connection: SqliteDriver.Database;
   readonly #clock: { readonly offsetMs: number };
   readonly #statements = new Map<string, SqliteDriver.Statement<SqlValue[]>>();
+  readonly #rawStatements = new Map<
+    string,
+    SqliteDriver.Statement<SqlValue[]>
+  >();
   #position: number | undefined;
   #afterCommit: (() => void)[] = [];
 
@@ -44,6 +48,16 @@ export class Session {
   }
   all<Row>(sql: string, ...values: SqlValue[]): Row[] {
     return this.#statement(sql).all(...values) as Row[];
+  }
+
+  /** Rows as arrays, for tables with many columns. */
+  rows(sql: string, ...values: SqlValue[]): unknown[][] {
+    let statement = this.#rawStatements.get(sql);
+    if (statement === undefined) {
+      statement = this.#connection.prepare<SqlValue[]>(sql).raw();
+      this.#rawStatements.set(sql, statement);
+    }
+    return statement.all(...values) as unknown[][];
   }
 
   /**

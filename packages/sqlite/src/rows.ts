@@ -145,6 +145,62 @@ export const EXECUTION_COLUMNS = [
   ...MUTABLE_COLUMNS,
 ].join(", ");
 
+/**
+ * A row by position, in the order of {@link EXECUTION_COLUMNS}. Spelled out, for the driver's own objects with this many
+ * columns cost more than reading the row (measured: 16 µs against 5 µs).
+ */
+export function toExecutionRow(values: readonly unknown[]): ExecutionRow {
+  return {
+    seq: values[0],
+    id: values[1],
+    partition: values[2],
+    route: values[3],
+    kind: values[4],
+    created_at: values[5],
+    home: values[6],
+    score: values[7],
+    reason: values[8],
+    attempt_state: values[9],
+    priority: values[10],
+    events: values[11],
+    epoch: values[12],
+    attempt: values[13],
+    attempts: values[14],
+    retries: values[15],
+    reclaims: values[16],
+    reclaims_total: values[17],
+    replays: values[18],
+    holds: values[19],
+    transitioned_at: values[20],
+    mutated_at: values[21],
+    lease: values[22],
+    attempt_id: values[23],
+    holder: values[24],
+    request: values[25],
+    leased_at: values[26],
+    lease_expires_at: values[27],
+    renewed_at: values[28],
+    renew_by: values[29],
+    lost_at: values[30],
+    attempt_type: values[31],
+    attempt_at: values[32],
+    started_at: values[33],
+    completed_at: values[34],
+    delay_until: values[35],
+    deadline_at: values[36],
+    timeout_ms: values[37],
+    timeout_at: values[38],
+    timeout_left: values[39],
+    timer_at: values[40],
+    grant_until: values[41],
+    max_reclaims: values[42],
+    keep_ms: values[43],
+    progress_at: values[44],
+    tags: values[45],
+    details: values[46],
+  } as ExecutionRow;
+}
+
 /** Bits of `holds`. */
 export const HOLD = { operator: 1, lane: 2 } as const;
 

@@ -14,7 +14,7 @@ import {
   hasWaiting,
   nextDueAtMs,
 } from "../procedures/candidates.js";
-import { saveExecution } from "../procedures/executions.js";
+import { saveExecution, selectExecutions } from "../procedures/executions.js";
 import { hasLiveGrant, writeGrant } from "../procedures/grants.js";
 import {
   isAtReclaimCap,
@@ -167,7 +167,7 @@ function repeatedClaim(
   return args.lanes
     .flatMap((lane) => store.routes.ofLane(tx, lane))
     .flatMap(({ id }) =>
-      tx.all<ExecutionRow>(LEASES_OF_REQUEST, id, now, holder, requestId),
+      selectExecutions(tx, LEASES_OF_REQUEST, id, now, holder, requestId),
     )
     .map((row) => claimedExecution(store, tx, row));
 }

@@ -16,7 +16,11 @@ import {
 } from "@flowfabric/core";
 
 import { settle } from "../errors.js";
-import { lockExecution, saveExecution } from "../procedures/executions.js";
+import {
+  lockExecution,
+  saveExecution,
+  selectExecutions,
+} from "../procedures/executions.js";
 import { hasLiveGrant, readGrant, writeGrant } from "../procedures/grants.js";
 import {
   failAtReclaimCap,
@@ -60,7 +64,8 @@ export function reclaimOperations(
         const routes = store.routes
           .matching(tx, args.namespace, undefined)
           .map(({ id }) => id);
-        const rows = tx.all<ExecutionRow>(
+        const rows = selectExecutions(
+          tx,
           EXPIRED_LEASES,
           JSON.stringify(routes),
           args.asOfMs ?? tx.now(),

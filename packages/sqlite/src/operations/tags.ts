@@ -14,6 +14,7 @@ import {
   findExecution,
   lockExecution,
   saveExecution,
+  selectExecutions,
 } from "../procedures/executions.js";
 import {
   effectiveNow,
@@ -79,7 +80,8 @@ export function tagOperations(store: Store): Implementation<TagOperations> {
         const { sql, values } = matchQuery(store, tx, args);
         if (after !== undefined)
           values.push(after.createdAtMs, after.createdAtMs, after.id);
-        const rows = tx.all<ExecutionRow>(
+        const rows = selectExecutions(
+          tx,
           `
   SELECT ${EXECUTION_COLUMNS}
   FROM executions AS e

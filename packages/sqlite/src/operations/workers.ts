@@ -15,7 +15,7 @@ import {
 
 import { settle } from "../errors.js";
 import { markLapsed, ringAfterCommit } from "../procedures/lifecycle.js";
-import { saveExecution } from "../procedures/executions.js";
+import { saveExecution, selectExecutions } from "../procedures/executions.js";
 import { noticesAfter } from "../procedures/notices.js";
 import {
   findWorker,
@@ -29,7 +29,6 @@ import {
   effectiveNow,
   EXECUTION_COLUMNS,
   parseJson,
-  type ExecutionRow,
 } from "../rows.js";
 import type { Session, Store } from "../store.js";
 
@@ -163,7 +162,8 @@ function expireLeases(
 ): void {
   const now = tx.now();
   for (const { id } of store.routes.matching(tx, namespace, undefined)) {
-    for (const row of tx.all<ExecutionRow>(
+    for (const row of selectExecutions(
+      tx,
       LEASES_OF_INSTANCE,
       id,
       workerInstanceId,

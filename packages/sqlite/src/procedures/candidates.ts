@@ -4,6 +4,7 @@
  */
 import { HOME, sortKey } from "@flowfabric/core";
 
+import { selectExecutions } from "./executions.js";
 import type { Session } from "../db.js";
 import { EXECUTION_COLUMNS, type ExecutionRow } from "../rows.js";
 import type { Route } from "./routes.js";
@@ -18,17 +19,17 @@ export function findCandidates(
 ): ExecutionRow[] {
   const found: ExecutionRow[] = [];
   for (const { id } of routes) {
-    found.push(...tx.all<ExecutionRow>(READY_CANDIDATES, id, nowMs, limit));
+    found.push(...selectExecutions(tx, READY_CANDIDATES, id, nowMs, limit));
     if (tx.get(ANY_DUE, id, nowMs) === undefined) continue;
-    found.push(...tx.all<ExecutionRow>(DUE_CANDIDATES, id, nowMs, limit));
+    found.push(...selectExecutions(tx, DUE_CANDIDATES, id, nowMs, limit));
     if (!lost) continue;
     found.push(
-      ...tx.all<ExecutionRow>(LOST_CANDIDATES, id, nowMs, nowMs, limit),
+      ...selectExecutions(tx, LOST_CANDIDATES, id, nowMs, nowMs, limit),
     );
     found.push(
-      ...tx.all<ExecutionRow>(REVOKED_CANDIDATES, id, nowMs, nowMs, limit),
+      ...selectExecutions(tx, REVOKED_CANDIDATES, id, nowMs, nowMs, limit),
     );
-    found.push(...tx.all<ExecutionRow>(LAPSING_CANDIDATES, id, nowMs, limit));
+    found.push(...selectExecutions(tx, LAPSING_CANDIDATES, id, nowMs, limit));
   }
   // The common case came in order from one index.
   const sorted =

@@ -4,7 +4,7 @@ import { statSync } from "node:fs";
 import type { Store } from "../store.js";
 
 const LOOK_INTERVAL_MS = 5_000;
-const LARGE_LOG_BYTES = 64 * 1_048_576;
+const LARGE_LOG_BYTES = 128 * 1_048_576;
 
 const lookedAtMs = new WeakMap<Store, number>();
 

@@ -14,6 +14,7 @@ import {
   MUTABLE_COLUMNS,
   uuidToBytes,
   type ExecutionRow,
+  toExecutionRow,
 } from "../rows.js";
 import type { Store } from "../store.js";
 
@@ -30,11 +31,7 @@ export function findExecution(
   ref: ExecutionRefArgs,
 ): ExecutionRow | undefined {
   const { partition, uuid } = parseExecutionId(ref.executionId)!;
-  const row = tx.get<ExecutionRow>(
-    FIND_EXECUTION,
-    uuidToBytes(uuid),
-    partition,
-  );
+  const row = selectExecution(tx, FIND_EXECUTION, uuidToBytes(uuid), partition);
   if (row === undefined || ref.namespace === undefined) return row;
   return store.routes.require(tx, row.route).namespace === ref.namespace
     ? row
@@ -68,8 +65,26 @@ export function notFound(executionId: string): Refusal {
   return refuse("execution_not_found", { entity: "execution", executionId });
 }
 
+/** Rows of a statement that selects {@link EXECUTION_COLUMNS}. */
+export function selectExecutions(
+  tx: Session,
+  sql: string,
+  ...values: SqlValue[]
+): ExecutionRow[] {
+  return tx.rows(sql, ...values).map(toExecutionRow);
+}
+
+export function selectExecution(
+  tx: Session,
+  sql: string,
+  ...values: SqlValue[]
+): ExecutionRow | undefined {
+  const [found] = tx.rows(sql, ...values);
+  return found === undefined ? undefined : toExecutionRow(found);
+}
+
 export function readBySeq(tx: Session, seq: number): ExecutionRow | undefined {
-  return tx.get<ExecutionRow>(READ_BY_SEQ, seq);
+  return selectExecution(tx, READ_BY_SEQ, seq);
 }
 
 /** Writes back every column that may change; one row, two index entries at most. */

@@ -7,7 +7,7 @@ import { HOME, type SweepName } from "@flowfabric/core";
 import type { Session } from "../db.js";
 import { effectiveNow, EXECUTION_COLUMNS, type ExecutionRow } from "../rows.js";
 import type { Store } from "../store.js";
-import { saveExecution } from "./executions.js";
+import { saveExecution, selectExecutions } from "./executions.js";
 import { expire, type ExpiryReason } from "./expiry.js";
 import {
   failAtReclaimCap,
@@ -102,7 +102,7 @@ export function expireDue(
   reasons: readonly ExpiryReason[] = ["execution_deadline", "attempt_timeout"],
 ): number {
   let done = 0;
-  for (const row of tx.all<ExecutionRow>(DUE_TIMERS, nowMs, limit)) {
+  for (const row of selectExecutions(tx, DUE_TIMERS, nowMs, limit)) {
     for (const reason of reasons) {
       const answer = expire(store, tx, row, reason, nowMs);
       if (answer !== "expired" && answer !== "retryScheduled") continue;
@@ -148,7 +148,7 @@ function overRoutes(
   let done = 0;
   for (const { id } of routes) {
     if (done >= limit) return done;
-    for (const row of tx.all<ExecutionRow>(sql, id, nowMs, limit - done))
+    for (const row of selectExecutions(tx, sql, id, nowMs, limit - done))
       if (act(row)) done++;
   }
   return done;

@@ -1,6 +1,7 @@
 /** Forgetting what is finished and past its retention. */
 import { HOME } from "@flowfabric/core";
 
+import { selectExecutions } from "./executions.js";
 import type { Session } from "../db.js";
 import { EXECUTION_COLUMNS, readTags, type ExecutionRow } from "../rows.js";
 import type { Store } from "../store.js";
@@ -34,7 +35,8 @@ export function purgeDue(
     for (const home of TERMINAL_HOMES) {
       for (const [from, to] of ranges) {
         if (purged >= limit) return purged;
-        const rows = tx.all<ExecutionRow>(
+        const rows = selectExecutions(
+          tx,
           PURGEABLE,
           id,
           home,

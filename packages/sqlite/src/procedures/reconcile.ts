@@ -7,7 +7,7 @@ import { HOME, HOMES, isTerminalHome, type Home } from "@flowfabric/core";
 import type { Session } from "../db.js";
 import { EXECUTION_COLUMNS, readTags, type ExecutionRow } from "../rows.js";
 import type { Store } from "../store.js";
-import { saveExecution } from "./executions.js";
+import { saveExecution, selectExecutions } from "./executions.js";
 import { eligibleScore, OWN_RETENTION_OFFSET } from "./lifecycle.js";
 
 export interface ReconcileResult {
@@ -26,7 +26,7 @@ export function reconcilePage(
 ): ReconcileResult {
   let processed = 0;
   let errors = 0;
-  const rows = tx.all<ExecutionRow>(PAGE, cursor.seq, partition ?? null, limit);
+  const rows = selectExecutions(tx, PAGE, cursor.seq, partition ?? null, limit);
   for (const row of rows) {
     try {
       processed += repair(tx, row);

@@ -27,7 +27,7 @@ import {
   type ExecutionRow,
 } from "../rows.js";
 import type { Store } from "../store.js";
-import { FIND_EXECUTION, readBySeq } from "./executions.js";
+import { FIND_EXECUTION, readBySeq, selectExecution } from "./executions.js";
 import { INSERT_EVENT } from "./log.js";
 import type { Route } from "./routes.js";
 
@@ -50,7 +50,7 @@ export function submit(
 
   const earlier =
     (key === null ? undefined : findByKey(tx, args, key, now)) ??
-    tx.get<ExecutionRow>(FIND_EXECUTION, id, partition);
+    selectExecution(tx, FIND_EXECUTION, id, partition);
   if (earlier !== undefined)
     return {
       kind: "duplicate",

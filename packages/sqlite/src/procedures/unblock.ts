@@ -10,7 +10,7 @@ import {
   type ExecutionRow,
 } from "../rows.js";
 import type { Store } from "../store.js";
-import { saveExecution } from "./executions.js";
+import { saveExecution, selectExecutions } from "./executions.js";
 import { dropGrant, placeRunnable, ringAfterCommit } from "./lifecycle.js";
 import { appendEvent } from "./log.js";
 import type { Route } from "./routes.js";
@@ -23,7 +23,8 @@ export function unblockRoute(
   nowMs: number,
   limit: number,
 ): number {
-  const rows = tx.all<ExecutionRow>(
+  const rows = selectExecutions(
+    tx,
     ROWS_OF_HOME,
     route.id,
     HOME.blockedRoute,
@@ -56,7 +57,8 @@ export function blockUncovered(
   nowMs: number,
   limit: number,
 ): number {
-  const rows = tx.all<ExecutionRow>(
+  const rows = selectExecutions(
+    tx,
     ROWS_OF_HOME,
     route.id,
     HOME.eligible,
