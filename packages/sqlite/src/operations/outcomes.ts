@@ -78,7 +78,13 @@ export function outcomeOperations(
             fence: own,
           });
           return reconciled(answer, (detail) =>
-            endedByUs(detail, own, "cancelled") ? answer : undefined,
+            endedByUs(detail, own, "cancelled")
+              ? {
+                  kind: "cancelled",
+                  executionId: own.executionId,
+                  publicState: "cancelled",
+                }
+              : undefined,
           );
         }),
       );
