@@ -6,6 +6,7 @@ import { Command, CommanderError } from "commander";
 import { z } from "zod";
 
 import { addCancel } from "./commands/cancel.js";
+import { addDemo } from "./commands/demo.js";
 import { addInspect } from "./commands/inspect.js";
 import { addList } from "./commands/list.js";
 import { addReplay } from "./commands/replay.js";
@@ -32,6 +33,7 @@ const program = new Command("flowfabric")
       write(text.replace(/^error: /, "flowfabric: ")),
   });
 for (const add of [
+  addDemo,
   addSubmit,
   addResult,
   addWorker,

@@ -1,0 +1,93 @@
+/**
+ * One worker of the demo, in a process of its own so that it can be killed. Started by the crew with its job as the
+ * only argument; drains when its parent closes the channel, also because the parent died.
+ */
+import { once } from "node:events";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+
+import { Worker, type ClaimedTask } from "@flowfabric/sdk";
+import { z } from "zod";
+
+import { describeFailure } from "../errors.js";
+import { openStore } from "../open.js";
+import { analyse } from "./analyse.js";
+import {
+  AnalyseFile,
+  CHANGED,
+  isFlaky,
+  paceMs,
+  UNREADABLE,
+} from "./definition.js";
+
+const WorkerJob = z.object({
+  db: z.string(),
+  folder: z.string(),
+  lane: z.string(),
+  instanceId: z.string(),
+  concurrency: z.number().int(),
+  leaseTtlMs: z.number().int(),
+  paceScale: z.number(),
+});
+export type WorkerJob = z.infer<typeof WorkerJob>;
+
+async function runWorker(job: WorkerJob): Promise<void> {
+  const parentGone = once(process, "disconnect");
+  await using backend = await openStore(job.db, { create: false });
+  await using worker = new Worker({
+    backend,
+    workerId: "demo",
+    workerInstanceId: job.instanceId,
+    lanes: [job.lane],
+    maxConcurrentTasks: job.concurrency,
+    leaseTtlMs: job.leaseTtlMs,
+    drainTimeoutMs: 5_000,
+  });
+
+  worker.handle(AnalyseFile, async (file, task) => {
+    await sleep(paceMs(file, job.paceScale), undefined, {
+      signal: task.signal,
+    });
+    if (task.attemptIndex === 0 && isFlaky(file))
+      throw new Error(`injected: the first read of ${file.path} fails`);
+    const bytes = await readFile(join(job.folder, file.path)).catch(
+      async (error: NodeJS.ErrnoException) => {
+        const reason = `cannot read ${file.path} (${error.code ?? error.message})`;
+        return giveUp(task, reason, UNREADABLE);
+      },
+    );
+    const analysis = analyse(file.path, bytes);
+    if (analysis.sha256 !== file.sha256)
+      return giveUp(
+        task,
+        `${file.path} was changed after it had been submitted`,
+        CHANGED,
+      );
+    return analysis;
+  });
+
+  const running = worker.run();
+  void parentGone.then(() => worker.stop());
+  await running;
+}
+
+/** Ends the task with a category of its own; an error that is only thrown could be tried again. */
+async function giveUp(
+  task: ClaimedTask,
+  reason: string,
+  category: string,
+): Promise<never> {
+  await task.fail({ reason, category });
+  // The task has ended; the worker does not mind how its handler does.
+  throw new Error(reason);
+}
+
+try {
+  await runWorker(WorkerJob.parse(JSON.parse(process.argv[2] ?? "{}")));
+} catch (error) {
+  console.error(describeFailure(error));
+  process.exitCode = 1;
+}
+// An open channel would keep a worker alive that has ended by itself.
+process.disconnect?.();
