@@ -6,6 +6,7 @@ export * from "./errors.js";
 export * from "./events.js";
 export * from "./handles.js";
 export * from "./ids.js";
+export * from "./iterate.js";
 export * from "./json.js";
 export * from "./limits.js";
 export * from "./partitions.js";

@@ -12,11 +12,15 @@ import type { Store } from "./store.js";
 
 const sessions = new WeakMap<SqliteDriver.Database, Session>();
 
-/** @throws EngineError `invalid_input` where the handle is none, has no open transaction, or belongs to another file */
-export function openCallerSession(
+/**
+ * Runs the body on the caller's handle.
+ * @throws EngineError `invalid_input` where the handle is none, has no open transaction, or belongs to another file
+ */
+export function inCallerTransaction<Answer>(
   store: Store,
   transaction: unknown,
-): { readonly session: Session; readonly commit: () => void } {
+  body: (session: Session) => Answer,
+): Answer {
   if (!isHandle(transaction))
     throw invalidInput(
       "transaction",
@@ -44,18 +48,17 @@ export function openCallerSession(
     session = new Session(transaction, store.options.clock ?? { offsetMs: 0 });
     sessions.set(transaction, session);
   }
-  // What this transaction adds may be undone: it must not stay in memory. Its write lock is taken first, so that the
-  // position read next is the last one.
-  session.run(TAKE_WRITE_LOCK);
-  const joined = session;
-  return {
-    session: joined,
-    commit: () => {
-      joined.storePosition();
-      joined.finish();
-      store.routes.forget();
-    },
-  };
+  try {
+    // Its write lock comes first, so that the position read next is the last one.
+    session.run(TAKE_WRITE_LOCK);
+    const answer = body(session);
+    session.storePosition();
+    return answer;
+  } finally {
+    session.finish();
+    // What this transaction added may yet be undone: it must not stay in memory.
+    store.routes.forget();
+  }
 }
 
 /** Changes nothing, but no other writer can come between from here on. */

@@ -22,6 +22,8 @@ export interface Ticket {
 
 interface Waiter {
   readonly interest: Interest;
+  /** When it looks again by itself, by the process's own clock. */
+  readonly looksAtMs: number;
   readonly wake: () => void;
 }
 
@@ -79,6 +81,24 @@ export class Wakeups {
       );
   }
 
+  /**
+   * On these lanes something falls due that much later. Wakes only those who would sleep through it, and each of them
+   * once: after another look they know.
+   */
+  ringDue(lanes: Iterable<string>, inMs: number): void {
+    this.#news++;
+    const rung = new Set(lanes);
+    for (const lane of rung)
+      this.#work.set(lane, (this.#work.get(lane) ?? 0) + 1);
+    const dueAtMs = performance.now() + inMs;
+    if (this.#waiters.size === 0) return;
+    this.#wake(
+      ({ interest, looksAtMs }) =>
+        interest === "news" ||
+        (looksAtMs > dueAtMs && interest.lanes.some((lane) => rung.has(lane))),
+    );
+  }
+
   /** Ends at a ring after `ticket`, after `timeoutMs`, on abort, or when the store closes. */
   async wait(
     ticket: Ticket,
@@ -90,6 +110,7 @@ export class Wakeups {
     await new Promise<void>((resolve) => {
       const waiter: Waiter = {
         interest: ticket.interest,
+        looksAtMs: performance.now() + timeoutMs,
         wake: () => {
           clearTimeout(timer);
           signal?.removeEventListener("abort", waiter.wake);

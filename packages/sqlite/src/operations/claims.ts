@@ -138,7 +138,9 @@ export function claimNow(
       if (taken !== undefined) claimed.push(taken);
     }
   }
-  if (claimed.length > 0) tx.afterCommit(() => store.wakeups.ring());
+  // Whoever is parked on these lanes must look when these leases may lapse.
+  if (claimed.length > 0)
+    tx.afterCommit(() => store.wakeups.ringDue(args.lanes, args.leaseTtlMs));
   if (claimed.length === args.max) return { claimed };
   const dueAt = nextDueAtMs(tx, routesOf.flat(), now);
   return dueAt === undefined

@@ -19,7 +19,7 @@ import {
   type SubmitManyResult,
 } from "@flowfabric/core";
 
-import { openCallerSession } from "../caller-transaction.js";
+import { inCallerTransaction } from "../caller-transaction.js";
 import { settle } from "../errors.js";
 import { lockExecution, saveExecution } from "../procedures/executions.js";
 import {
@@ -60,10 +60,11 @@ export function executionOperations(
     },
 
     createExecutionInTransaction(args) {
-      const { session, commit } = openCallerSession(store, args.transaction);
-      const answer = settle(submit(store, session, args));
-      commit();
-      return answer;
+      return settle(
+        inCallerTransaction(store, args.transaction, (session) =>
+          submit(store, session, args),
+        ),
+      );
     },
 
     async cancelExecution(args) {

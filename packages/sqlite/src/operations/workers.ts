@@ -1,4 +1,5 @@
 import {
+  closableIterable,
   engineError,
   HOME,
   refuse,
@@ -25,11 +26,7 @@ import {
   writeWorker,
   type WorkerRow,
 } from "../procedures/registry.js";
-import {
-  effectiveNow,
-  EXECUTION_COLUMNS,
-  parseJson,
-} from "../rows.js";
+import { effectiveNow, EXECUTION_COLUMNS, parseJson } from "../rows.js";
 import type { Session, Store } from "../store.js";
 
 export function workerOperations(
@@ -201,21 +198,20 @@ function watch(
     (tx) => tx.get<{ value: number }>(READ_POSITION)!.value,
   );
   start.catch(() => {});
-  return {
-    async *[Symbol.asyncIterator]() {
-      let position = await start;
-      while (signal?.aborted !== true && !store.wakeups.closed) {
-        const ticket = store.wakeups.ticket("news");
-        const page = await store.db.read((tx) =>
-          noticesAfter(store, tx, position, instanceId),
-        );
-        position = page.position;
-        for (const notice of page.notices) yield notice;
-        if (page.notices.length === 0)
-          await store.wakeups.wait(ticket, WATCH_WAIT_MS, signal);
-      }
-    },
-  };
+  return closableIterable(async function* (ended) {
+    let position = await start;
+    while (!ended.aborted && !store.wakeups.closed) {
+      const ticket = store.wakeups.ticket("news");
+      const from = position;
+      const page = await store.db.read((tx) =>
+        noticesAfter(store, tx, from, instanceId),
+      );
+      position = page.position;
+      for (const notice of page.notices) yield notice;
+      if (page.notices.length === 0)
+        await store.wakeups.wait(ticket, WATCH_WAIT_MS, ended);
+    }
+  }, signal);
 }
 
 const WATCH_WAIT_MS = 30_000;

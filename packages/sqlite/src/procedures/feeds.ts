@@ -1,5 +1,6 @@
 /** Views of the log over all executions, read on from a position. */
 import {
+  closableIterable,
   EARLIEST,
   engineError,
   EVENT_TYPES,
@@ -89,43 +90,52 @@ export async function openFeed<Event>(
   convert: Convert<Event>,
 ): Promise<AsyncIterable<Event>> {
   const start = await store.db.read((tx) => resolveCursor(tx, args.cursor));
-  return {
-    async *[Symbol.asyncIterator]() {
-      let position = start;
-      const ended = () => args.signal?.aborted === true || store.wakeups.closed;
-      while (!ended()) {
-        const ticket = store.wakeups.ticket("news");
-        let page;
-        try {
-          const from = position;
-          page = await store.db.read((tx) =>
-            readPage(store, tx, from, args, types, convert),
-          );
-        } catch (error) {
-          if (store.wakeups.closed) return;
-          if (
-            isEngineError(error, "cursor_expired") ||
-            isEngineError(error, "corruption")
-          )
-            throw error;
-          throw engineError(
-            "stream_disconnected",
-            { cursor: formatCursor(position) },
-            translateError(error, "feed"),
-          );
-        }
-        for (const { event, at } of page.events) {
-          position = at;
-          yield event;
-          // Aborted while the consumer was busy: what is left stays behind its cursor.
-          if (ended()) return;
-        }
-        position = page.position;
-        if (!page.more)
-          await store.wakeups.wait(ticket, FEED_WAIT_MS, args.signal);
-      }
-    },
-  };
+  return closableIterable(
+    (signal) => feed(store, args, start, types, convert, signal),
+    args.signal,
+  );
+}
+
+async function* feed<Event>(
+  store: Store,
+  args: Args<"subscribeCompletion">,
+  start: number,
+  types: readonly number[],
+  convert: Convert<Event>,
+  signal: AbortSignal,
+): AsyncGenerator<Event, void> {
+  let position = start;
+  const ended = () => signal.aborted || store.wakeups.closed;
+  while (!ended()) {
+    const ticket = store.wakeups.ticket("news");
+    let page;
+    try {
+      const from = position;
+      page = await store.db.read((tx) =>
+        readPage(store, tx, from, args, types, convert),
+      );
+    } catch (error) {
+      if (store.wakeups.closed) return;
+      if (
+        isEngineError(error, "cursor_expired") ||
+        isEngineError(error, "corruption")
+      )
+        throw error;
+      throw engineError(
+        "stream_disconnected",
+        { cursor: formatCursor(position) },
+        translateError(error, "feed"),
+      );
+    }
+    for (const { event, at } of page.events) {
+      position = at;
+      yield event;
+      // Aborted while the consumer was busy: what is left stays behind its cursor.
+      if (ended()) return;
+    }
+    position = page.position;
+    if (!page.more) await store.wakeups.wait(ticket, FEED_WAIT_MS, signal);
+  }
 }
 
 function readPage<Event>(

@@ -67,11 +67,14 @@ export function placeRunnable(
     delayReason ?? reasonOfDelay(row),
     nowMs,
   );
+  const reason = reasonCode(placement.reason);
+  // A second hold under a first one changes nothing that shows.
+  if (row.home !== placement.home || row.reason !== reason)
+    row.transitioned_at = nowMs;
   row.home = placement.home;
   row.score = placement.score;
-  row.reason = reasonCode(placement.reason);
+  row.reason = reason;
   if (placement.home === HOME.eligible) row.delay_until = null;
-  row.transitioned_at = nowMs;
   row.mutated_at = nowMs;
 }
 
@@ -363,14 +366,13 @@ export function ringAfterCommit(
   tx: Session,
   row: ExecutionRow,
 ): void {
-  const claimable = !isTerminalHome(row.home) && !isLive(row);
-  const lanes = claimable ? [store.routes.require(tx, row.route).lane] : [];
-  tx.afterCommit(() => store.wakeups.ring(lanes));
-}
-
-/** A held lease is no work for anyone, but its end may come sooner than a parked claim thinks. */
-function isLive(row: ExecutionRow): boolean {
-  return row.home === HOME.active;
+  const { lane } = store.routes.require(tx, row.route);
+  if (isTerminalHome(row.home)) tx.afterCommit(() => store.wakeups.ring());
+  // A held lease is no work for anyone, until it lapses.
+  else if (row.home === HOME.active) {
+    const inMs = row.lease_expires_at! - row.mutated_at;
+    tx.afterCommit(() => store.wakeups.ringDue([lane], inMs));
+  } else tx.afterCommit(() => store.wakeups.ring([lane]));
 }
 
 export function attemptTypeOf(row: ExecutionRow): AttemptType {
