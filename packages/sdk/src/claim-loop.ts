@@ -10,7 +10,7 @@ import { describeError } from "./logger.js";
 import type { ClaimSource } from "./outbox.js";
 import type { Arrival, ClaimRequest, Session } from "./session.js";
 import { PARK_MS } from "./session.js";
-import { jittered, sleep } from "./waiting.js";
+import { jittered, sharedController, sleep } from "./waiting.js";
 
 const ERROR_PAUSE_MS = 100;
 const ERROR_PAUSE_MS_MAX = 1_000;
@@ -25,7 +25,7 @@ export class ClaimLoop implements ClaimSource {
   readonly #session: Session;
   readonly #hooks: ClaimLoopHooks;
   readonly #pace: IdlePace;
-  readonly #stopped = new AbortController();
+  readonly #stopped = sharedController();
   /** Claims of unknown fate: repeated before anything new is asked for, so that their leases are not left to lapse. */
   readonly #unresolved: ClaimRequest[] = [];
   #riding = 0;
@@ -48,7 +48,10 @@ export class ClaimLoop implements ClaimSource {
       if (room <= 0) await this.#roomChanged();
       else await this.#claim(room, signal);
     }
-    // What claims under way still bring is run; nobody may miss it.
+  }
+
+  /** Resolves when no claim is under way with outcomes. */
+  async ridesEnded(): Promise<void> {
     while (this.#riding > 0)
       await new Promise<void>((resolve) => (this.#landed = resolve));
   }
@@ -56,12 +59,12 @@ export class ClaimLoop implements ClaimSource {
   /** No new claim; a parked one ends. */
   stop(): void {
     this.#stopped.abort();
-    this.#wake?.();
+    this.#wakeUp();
   }
 
   /** Permits or room to prefetch became free. */
   roomChanged(): void {
-    if (this.#hooks.room() > 0) this.#wake?.();
+    if (this.#hooks.room() > 0) this.#wakeUp();
   }
 
   begin(count: number): ClaimRequest | undefined {
@@ -133,12 +136,16 @@ export class ClaimLoop implements ClaimSource {
     this.#landed = undefined;
   }
 
-  async #roomChanged(): Promise<void> {
-    await new Promise<void>((resolve) => {
+  #roomChanged(): Promise<void> {
+    return new Promise((resolve) => {
       this.#wake = resolve;
-      // Stopped between the loop's look and this line.
-      if (this.#stopped.signal.aborted) resolve();
     });
+  }
+
+  /** At once, so that from here on the loop's own claim has the room and none rides along for it. */
+  #wakeUp(): void {
+    const wake = this.#wake;
     this.#wake = undefined;
+    wake?.();
   }
 }

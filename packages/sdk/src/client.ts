@@ -43,7 +43,12 @@ import {
   type SubmitResult,
   type UntypedSubmission,
 } from "./submissions.js";
-import { repeatLostReplies, type CallOptions } from "./waiting.js";
+import {
+  repeatLostReplies,
+  sharedController,
+  underAnyOf,
+  type CallOptions,
+} from "./waiting.js";
 
 export interface ClientOptions {
   /** An opened store. Whoever opened it closes it. */
@@ -82,7 +87,7 @@ export class Client implements AsyncDisposable {
   readonly admin: FlowFabricAdmin;
   readonly #context: SubmissionContext;
   readonly #feed: CompletionFeed;
-  readonly #disposed = new AbortController();
+  readonly #disposed = sharedController();
 
   /** @throws ConfigError `client_config`, fields `backend`, `namespace` */
   constructor(options: ClientOptions) {
@@ -232,15 +237,14 @@ export class Client implements AsyncDisposable {
     const { definition, submission, options } = readArguments<
       ResultQuery & { definition?: ExecutionDefinition }
     >(first, second, third);
-    const signal =
-      options.signal === undefined
-        ? this.#disposed.signal
-        : AbortSignal.any([options.signal, this.#disposed.signal]);
     const query = {
       ...submission,
       namespace: submission.namespace ?? this.namespace,
     };
-    const end = await awaitResult(this.backend, this.#feed, query, { signal });
+    const end = await underAnyOf(
+      [options.signal, this.#disposed.signal],
+      (signal) => awaitResult(this.backend, this.#feed, query, { signal }),
+    );
     if (definition === undefined || end.kind !== "completed") return end;
     const codec = definition.codec ?? this.#context.codec;
     const stored = decode(codec, end.output, "result");

@@ -102,5 +102,21 @@ export function noticedLossOf(
       reason: "execution_not_active",
       terminalOutcome: outcome,
     });
-  return new LeaseLostError({ leaseEpoch, reason: reason ?? "stale_lease" });
+  // The notice tells what happened; the holder is told what its next call would be answered.
+  const code = [source, reason].find(
+    (word) => word !== undefined && LEASE_CODES.has(word),
+  );
+  return new LeaseLostError({
+    leaseEpoch,
+    reason:
+      code ??
+      (source === "retry_scheduled" ? "execution_not_active" : "stale_lease"),
+  });
 }
+
+const LEASE_CODES: ReadonlySet<string> = new Set([
+  "lease_expired",
+  "lease_revoked",
+  "lease_conflict",
+  "stale_lease",
+]);

@@ -25,7 +25,7 @@ import { hasLanded, isOwnEnd, lossOf, noticedLossOf } from "./landing.js";
 import { describeError, type Logger } from "./logger.js";
 import type { Permit } from "./permits.js";
 import { Renewal, UNHEALTHY_FAILURES } from "./renewal.js";
-import { sleep } from "./waiting.js";
+import { sharedController, sleep } from "./waiting.js";
 
 export type TaskState = "active" | "consumed" | "lost" | "disposed";
 
@@ -43,7 +43,7 @@ export class Ownership {
   readonly claimed: ClaimedExecution;
   readonly #host: OwnershipHost;
   readonly #renewal: Renewal;
-  readonly #aborted = new AbortController();
+  readonly #aborted = sharedController();
   #permit: Permit | undefined;
   #state: TaskState = "active";
   /** What the engine said when the lease was lost; local expiry leaves it unset. */

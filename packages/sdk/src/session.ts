@@ -23,7 +23,7 @@ import { Ownership } from "./ownership.js";
 import { Permits } from "./permits.js";
 import { Registration } from "./registration.js";
 import { ClaimedTask } from "./task.js";
-import { repeatLostReplies } from "./waiting.js";
+import { repeatLostReplies, sharedController, underAnyOf } from "./waiting.js";
 import type { WorkerConfig } from "./worker-config.js";
 
 /** How long an idle claim parks. */
@@ -55,7 +55,7 @@ export class Session {
   /** Where tasks send their outcomes; a worker puts its outbox here. */
   outcomes: OutcomeSender;
   readonly #registration: Registration;
-  readonly #closed = new AbortController();
+  readonly #closed = sharedController();
   #firstLane = 0;
   #storeClock = { storeMs: Date.now(), atMs: performance.now() };
 
@@ -146,14 +146,14 @@ export class Session {
     signal?: AbortSignal,
   ): Promise<Arrival> {
     this.#registration.claimed();
-    const ended =
-      signal === undefined
-        ? this.#closed.signal
-        : AbortSignal.any([signal, this.#closed.signal]);
-    const answer = await repeatLostReplies((attempt) => {
-      if (attempt > 1) request.repeat = true;
-      return this.backend.claimMany(this.claimInput(request, maxWaitMs, ended));
-    });
+    const answer = await underAnyOf([signal, this.#closed.signal], (ended) =>
+      repeatLostReplies((attempt) => {
+        if (attempt > 1) request.repeat = true;
+        return this.backend.claimMany(
+          this.claimInput(request, maxWaitMs, ended),
+        );
+      }),
+    );
     return this.arrival(request, answer, maxWaitMs > 0);
   }
 

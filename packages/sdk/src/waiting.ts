@@ -1,4 +1,6 @@
 /** Waiting and repeating: every sleep, back-off and caller's abort of the SDK goes through here. */
+import { setMaxListeners } from "node:events";
+
 import { findEngineError } from "./errors.js";
 
 /** The last argument of every async call. */
@@ -44,13 +46,43 @@ export function abortable<T>(
   });
 }
 
+/** A controller whose signal any number may listen to: Node warns of a leak at the eleventh otherwise. */
+export function sharedController(): AbortController {
+  const controller = new AbortController();
+  setMaxListeners(0, controller.signal);
+  return controller;
+}
+
+/**
+ * Runs under a signal that aborts with the first of several, and lets go of them afterwards: `AbortSignal.any` on
+ * one that lives as long as its client or worker would gather dependents for all that time.
+ */
+export async function underAnyOf<T>(
+  signals: readonly (AbortSignal | undefined)[],
+  run: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const either = new AbortController();
+  const links = signals.flatMap((signal) => {
+    if (signal === undefined) return [];
+    const abort = () => either.abort(signal.reason);
+    if (signal.aborted) abort();
+    else signal.addEventListener("abort", abort);
+    return [() => signal.removeEventListener("abort", abort)];
+  });
+  try {
+    return await run(either.signal);
+  } finally {
+    for (const unlink of links) unlink();
+  }
+}
+
 /** Between half and all of the delay, so that many who fail together do not return together. */
 export function jittered(ms: number): number {
   return ms / 2 + (ms / 2) * Math.random();
 }
 
 /** Whether the reply was lost rather than the call refused, and a repeat has a chance. */
-export function isLostReply(error: unknown): boolean {
+function isLostReply(error: unknown): boolean {
   const engine = findEngineError(error);
   return (
     engine !== undefined &&

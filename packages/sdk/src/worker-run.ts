@@ -8,7 +8,7 @@ import { Outbox } from "./outbox.js";
 import type { Ownership } from "./ownership.js";
 import { Session, type Arrival } from "./session.js";
 import { TaskRunner } from "./task-runner.js";
-import { sleep } from "./waiting.js";
+import { sharedController, sleep, underAnyOf } from "./waiting.js";
 import type { ConnectOptions, WorkerConfig } from "./worker-config.js";
 
 /** What became of the tasks of a run. */
@@ -41,8 +41,8 @@ export class WorkerRun {
   readonly #waiting: Ownership[] = [];
   readonly #running = new Map<Ownership, Promise<void>>();
   readonly #counts = { completed: 0, failed: 0, abandoned: 0, lost: 0 };
-  readonly #idle = new AbortController();
-  readonly #hurry = new AbortController();
+  readonly #idle = sharedController();
+  readonly #hurry = sharedController();
   readonly #maintenance: boolean;
   #draining = false;
 
@@ -97,6 +97,8 @@ export class WorkerRun {
       failure = { error };
       this.#loop.stop();
     }
+    // What claims under way still bring is run like everything before.
+    await this.#loop.ridesEnded();
     await this.#drain(drainTimeoutMs);
     this.#idle.abort();
     await maintained;
@@ -139,7 +141,7 @@ export class WorkerRun {
   #pump(): void {
     while (this.#waiting.length > 0) {
       const [permit] = this.#session.permits.take(1);
-      if (permit === undefined) return;
+      if (permit === undefined) break;
       const ownership = this.#waiting.shift()!;
       ownership.holdPermit(permit);
       // Lost while it waited: there is nothing to run any more.
@@ -203,13 +205,8 @@ export class WorkerRun {
 
   /** Until all handlers have ended, their outcomes included; or the time is over; or `signal`. */
   async #settled(timeoutMs: number, signal?: AbortSignal): Promise<void> {
-    const over = new AbortController();
-    const all = Promise.all(this.#running.values()).then(() => over.abort());
-    const ended =
-      signal === undefined
-        ? over.signal
-        : AbortSignal.any([over.signal, signal]);
-    await Promise.race([all, sleep(timeoutMs, ended)]);
-    over.abort();
+    const ended = sharedController();
+    void Promise.all(this.#running.values()).then(() => ended.abort());
+    await underAnyOf([ended.signal, signal], (over) => sleep(timeoutMs, over));
   }
 }
