@@ -102,12 +102,14 @@ async function claimWaiting(
 
 /**
  * The claim itself, inside a transaction: also the second half of `completeAndClaim`.
- * Lanes are served in turn, so that a busy one does not starve the next.
+ * Lanes are served in turn, so that a busy one does not starve the next. What this very call scheduled for a retry is
+ * passed over, however soon it may start.
  */
 export function claimNow(
   store: Store,
   tx: Session,
   args: ClaimArgs,
+  passedOver: ReadonlySet<string> = NONE,
 ): ClaimManyResult {
   if (args.repeat && args.requestId !== undefined) {
     const again = repeatedClaim(store, tx, args, args.requestId);
@@ -127,13 +129,15 @@ export function claimNow(
   const claimed: ClaimedExecution[] = [];
   // A candidate that must still wait for its back-off is written down and gone from the next look.
   for (let looks = 0; looks < 3 && claimed.length < args.max; looks++) {
-    const candidates = inTurn(
-      routesOf.map((routes) =>
-        findCandidates(tx, routes, now, args.max - claimed.length),
-      ),
+    const wanted = args.max - claimed.length;
+    const found = routesOf.map((routes) =>
+      findCandidates(tx, routes, now, wanted + passedOver.size),
+    );
+    const candidates = inTurn(found).filter(
+      (row) => passedOver.size === 0 || !passedOver.has(executionIdOf(row)),
     );
     if (candidates.length === 0) break;
-    for (const row of candidates.slice(0, args.max - claimed.length)) {
+    for (const row of candidates.slice(0, wanted)) {
       const taken = takeExecution(store, tx, row, taker, now);
       if (taken !== undefined) claimed.push(taken);
     }
@@ -147,6 +151,8 @@ export function claimNow(
     ? { claimed }
     : { claimed, nextDueInMs: Math.max(0, dueAt - now) };
 }
+
+const NONE: ReadonlySet<string> = new Set();
 
 /** One of each list, then the next of each. */
 function inTurn(lists: readonly (readonly ExecutionRow[])[]): ExecutionRow[] {

@@ -162,21 +162,18 @@ export function outcomeOperations(
           outcomeOf(
             failure === undefined
               ? completeOwn(store, tx, own, payload)
-              : failOwn(
-                  store,
-                  tx,
-                  own,
-                  failure.reason,
-                  failure.classification,
-                  NEXT_CALL_ONLY_MS,
-                ),
+              : failOwn(store, tx, own, failure.reason, failure.classification),
           ),
+        );
+        if (claim === undefined) return { results, claimed: [] };
+        const retried = owned.flatMap(({ own }, index) =>
+          results[index]!.kind === "retryScheduled" && !isRefusal(own)
+            ? [own.executionId]
+            : [],
         );
         return {
           results,
-          ...(claim === undefined
-            ? { claimed: [] }
-            : claimNow(store, tx, claim)),
+          ...claimNow(store, tx, claim, new Set<string>(retried)),
         };
       });
       if (claim !== undefined) await store.driver.drive(store, claim);
@@ -237,9 +234,6 @@ export function outcomeOperations(
 
 type Failure = Args<"fail">["reason"];
 
-/** An item's retry is for the next call: even one without back-off starts a millisecond later. */
-const NEXT_CALL_ONLY_MS = 1;
-
 function completeOwn(
   store: Store,
   tx: Session,
@@ -279,7 +273,6 @@ function failOwn(
   own: HandlePayload | Refusal,
   reason: Failure,
   classification: FailureClass,
-  notBeforeMs = 0,
 ): FailResult | Refusal {
   if (isRefusal(own)) return own;
   const row = lockFenced(store, tx, own);
@@ -307,14 +300,7 @@ function failOwn(
     classification,
     actor: "worker" as const,
   };
-  return failAttempt(
-    store,
-    tx,
-    row,
-    failure,
-    effectiveNow(row, tx.now()),
-    notBeforeMs,
-  );
+  return failAttempt(store, tx, row, failure, effectiveNow(row, tx.now()));
 }
 
 function delayOwn(

@@ -27,18 +27,15 @@ export interface Failure {
   readonly actor: EventActor;
 }
 
-/** Ends the running attempt as failed; the fence was checked. Saves the row. A retry waits at least `minDelayMs`. */
+/** Ends the running attempt as failed; the fence was checked. Saves the row. */
 export function failAttempt(
   store: Store,
   tx: Session,
   row: ExecutionRow,
   failure: Failure,
   nowMs: number,
-  minDelayMs = 0,
 ): FailResult {
-  const retryAt = retryTime(tx, row, failure, nowMs);
-  const delayUntilMs =
-    retryAt === undefined ? undefined : Math.max(retryAt, nowMs + minDelayMs);
+  const delayUntilMs = retryTime(tx, row, failure, nowMs);
   if (delayUntilMs === undefined) {
     changeDetails(row, {
       failureReason: failure.message,
