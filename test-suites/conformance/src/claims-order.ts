@@ -95,6 +95,25 @@ export const claimOrderConformance = group("the order of claims", (test) => {
     expect(await drain(backend, laneId)).toEqual(expected);
   });
 
+  test("a scan of one partition lists that one only, up to its limit", async ({
+    backend,
+  }) => {
+    const laneId = lane();
+    const ids = [];
+    for (const partition of [1, 1, 2]) {
+      const { executionId } = await submitted(backend, {
+        laneId,
+        executionId: `{fp:${partition}}:${uuid()}`,
+      });
+      ids.push(executionId);
+    }
+    const scan = (partition: string, limit: number) =>
+      backend.scanEligibleExecutions({ laneId, partition, limit });
+    expect(await scan("{fp:2}", 1)).toEqual([ids[2]]);
+    expect(await scan("{fp:1}", 10)).toHaveLength(2);
+    expect(await scan("{fp:3}", 10)).toEqual([]);
+  });
+
   test(
     "what one call takes is in order as well",
     { needs: "claimMany" },
@@ -190,6 +209,38 @@ export const claimOrderConformance = group("the order of claims", (test) => {
       lost.executionId,
       waiting.executionId,
     ]);
+  });
+
+  test("what time alone made ready stands in line by priority, not by when that was", async (bench) => {
+    const { backend } = bench;
+    const laneId = lane();
+    const now = await backend.serverTimeMs();
+    const expected: string[] = [];
+    for (const priority of [1, 2, 3]) {
+      // The least urgent comes due first.
+      const { executionId } = await submitted(backend, {
+        laneId,
+        priority,
+        delayUntilMs: now + 1_000 * priority,
+      });
+      expected.unshift(executionId);
+    }
+    await bench.passTime(3_000 + SETTLED_MS);
+    expect(await backend.scanEligibleExecutions({ laneId })).toEqual(expected);
+    expect(await drain(backend, laneId)).toEqual(expected);
+
+    const lost = lane();
+    expected.length = 0;
+    for (const priority of [1, 2, 3]) {
+      const { executionId } = await running(
+        backend,
+        { laneId: lost, priority },
+        { leaseTtlMs: 1_000 * priority },
+      );
+      expected.unshift(executionId);
+    }
+    await bench.passTime(3_000 + SETTLED_MS);
+    expect(await drain(backend, lost)).toEqual(expected);
   });
 
   test("delayed work is claimed from its due instant on, promoted in the same step", async (bench) => {

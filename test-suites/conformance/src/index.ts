@@ -3,11 +3,15 @@
  * backend may begin with single groups.
  */
 import { claimsConformance } from "./claims.js";
+import { eventsConformance } from "./events.js";
 import { executionsConformance } from "./executions.js";
 import { grantsConformance } from "./grants.js";
 import type { BackendHarness, Group, Registrar } from "./harness.js";
 import { leasesConformance } from "./leases.js";
+import { outcomesConformance } from "./outcomes.js";
+import { readsConformance } from "./reads.js";
 import { reclaimConformance } from "./reclaim.js";
+import { tagsConformance } from "./tags.js";
 
 export type {
   BackendHarness,
@@ -21,15 +25,23 @@ export {
   executionsConformance,
   grantsConformance,
   leasesConformance,
+  eventsConformance,
+  outcomesConformance,
+  readsConformance,
   reclaimConformance,
+  tagsConformance,
 };
 
 const GROUPS: readonly Group[] = [
   executionsConformance,
+  readsConformance,
+  tagsConformance,
   claimsConformance,
   grantsConformance,
   leasesConformance,
   reclaimConformance,
+  outcomesConformance,
+  eventsConformance,
 ];
 
 /** Every case of every group. */
