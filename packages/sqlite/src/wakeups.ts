@@ -4,7 +4,7 @@
  */
 import { existsSync, watch, type FSWatcher } from "node:fs";
 
-import { SAFETY_POLL_MS } from "@flowfabric/core";
+import { engineError, SAFETY_POLL_MS } from "@flowfabric/core";
 import type SqliteDriver from "better-sqlite3";
 
 /** Between looks at the file's change counter while somebody waits; a look takes about two microseconds. */
@@ -66,6 +66,11 @@ export class Wakeups {
 
   get closed(): boolean {
     return this.#closed;
+  }
+
+  /** New waits are refused once the store is about to close. @throws EngineError `unavailable`, op `shutdown` */
+  requireOpen(): void {
+    if (this.#closed) throw engineError("unavailable", { op: "shutdown" });
   }
 
   /** This process committed something; on these lanes it may be work. */

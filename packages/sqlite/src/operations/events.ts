@@ -24,6 +24,7 @@ export function eventOperations(store: Store): Implementation<EventOperations> {
       db.read((tx) => ({ events: readHistory(store, tx, args) })),
 
     async tailEvents(args) {
+      if ((args.blockMs ?? 0) > 0) store.wakeups.requireOpen();
       const endsAtMs = performance.now() + (args.blockMs ?? 0);
       for (;;) {
         const ticket = store.wakeups.ticket("news");

@@ -1,6 +1,5 @@
 import {
   closableIterable,
-  engineError,
   HOME,
   refuse,
   type Args,
@@ -191,8 +190,7 @@ function watch(
   instanceId: string,
   signal: AbortSignal | undefined,
 ): AsyncIterable<TaskEndedNotice> {
-  if (store.wakeups.closed)
-    throw engineError("unavailable", { op: "shutdown" });
+  store.wakeups.requireOpen();
   // Resolved at the call, so that nothing between the call and the first step is missed.
   const start = store.db.read(
     (tx) => tx.get<{ value: number }>(READ_POSITION)!.value,

@@ -89,6 +89,7 @@ export async function openFeed<Event>(
   types: readonly number[],
   convert: Convert<Event>,
 ): Promise<AsyncIterable<Event>> {
+  store.wakeups.requireOpen();
   const start = await store.db.read((tx) => resolveCursor(tx, args.cursor));
   return closableIterable(
     (signal) => feed(store, args, start, types, convert, signal),
