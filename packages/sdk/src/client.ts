@@ -66,6 +66,11 @@ export type SubmitItem<D extends ExecutionDefinition> = {
   readonly definition: D;
 } & Submission<D>;
 
+interface Atomicity {
+  /** Default `perItem`: each stands alone. */
+  readonly atomicity?: "perItem" | "allOrNothing" | undefined;
+}
+
 /** What tells a `better-sqlite3` handle from other transactions: it answers at once. */
 export interface SynchronousTransaction {
   readonly inTransaction: boolean;
@@ -146,17 +151,22 @@ export class Client implements AsyncDisposable {
    * @returns one answer per item at its index; `rejected` with `payload_decode` where an input does not fit.
    * With `allOrNothing` all items lie on one lane, and any rejection writes nothing.
    */
-  async submitMany<const D extends readonly ExecutionDefinition[]>(
+  submitMany(
+    batch: { readonly items: readonly UntypedSubmission[] } & Atomicity,
+    options?: CallOptions,
+  ): Promise<SubmitItemResult[]>;
+  submitMany<const D extends readonly ExecutionDefinition[]>(
     batch: {
       readonly items: { readonly [I in keyof D]: SubmitItem<D[I]> };
-      /** Default `perItem`: each stands alone. */
-      readonly atomicity?: "perItem" | "allOrNothing" | undefined;
-    },
+    } & Atomicity,
+    options?: CallOptions,
+  ): Promise<SubmitItemResult[]>;
+  async submitMany(
+    batch: { readonly items: readonly AnySubmission[] } & Atomicity,
     options: CallOptions = {},
   ): Promise<SubmitItemResult[]> {
-    const items = batch.items as readonly AnySubmission[];
     const prepared = await Promise.all(
-      items.map((item) =>
+      batch.items.map((item) =>
         prepare(this.#context, item).catch((error: unknown) => {
           if (error instanceof PayloadDecodeError) return error;
           throw error;

@@ -184,12 +184,7 @@ export class Ownership {
   }
 
   /** Ends the holding without telling the engine. Silent where the outcome is known or `quiet` says so. */
-  dispose(
-    reason: WorkerDisposedError = new WorkerDisposedError(
-      "the task was disposed",
-    ),
-    quiet = false,
-  ): void {
+  dispose(reason?: WorkerDisposedError, quiet = false): void {
     this.#renewal.stop();
     this.#permit?.release();
     this.#host.held.remove(this);
@@ -201,7 +196,9 @@ export class Ownership {
         "task dropped without an outcome; its lease runs out and another owner takes over",
         this.#fields,
       );
-    this.#aborted.abort(reason);
+    this.#aborted.abort(
+      reason ?? new WorkerDisposedError("the task was disposed"),
+    );
   }
 
   /** Only the signal: the handler is asked to stop, the lease is kept so that the work can be handed back. */

@@ -1,3 +1,6 @@
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+
 import {
   engineError,
   isEngineError,
@@ -14,7 +17,6 @@ import {
   LeaseLostError,
   PayloadDecodeError,
   TaskCancelledError,
-  TaskConsumedError,
 } from "../src/errors.js";
 import {
   openStore,
@@ -477,11 +479,21 @@ test("progress shows on the execution", async () => {
   expect(task.state).toBe("active");
 });
 
-test("a task ended is told from one that never was", () => {
-  expect(
-    new TaskConsumedError("task_consumed", {
-      operation: "fail",
-      consumedBy: "complete",
-    }).message,
-  ).toContain("fail came after complete");
+test("a task that nobody can end any more is let go", async () => {
+  const { client, conn, logger } = await claimed();
+  setFlagsFromString("--expose-gc");
+  const collectGarbage = runInNewContext("gc") as () => void;
+  await client.submit({ executionKind: "job" });
+  const forget = async () => {
+    expect(await conn.claimNext()).toBeDefined();
+  };
+  await forget();
+  expect(conn.freePermits).toBe(0);
+
+  await until(() => {
+    collectGarbage();
+    return conn.freePermits > 0;
+  });
+
+  expect(logger.warnings()[0]).toMatch(/^task dropped without an outcome/);
 });

@@ -82,6 +82,11 @@ test("each item of many is typed by its own definition", () => {
   });
 
   void client.submitMany({
+    items: [{ executionKind: "raw", inputPayload: new Uint8Array() }],
+    atomicity: "allOrNothing",
+  });
+
+  void client.submitMany({
     items: [
       { definition: Count, input: "1" },
       // @ts-expect-error the other definition's input

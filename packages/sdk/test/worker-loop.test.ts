@@ -10,10 +10,7 @@ import {
   withFaults,
 } from "./store.js";
 
-async function open(
-  options: Partial<WorkerOptions> = {},
-  push: boolean | undefined = undefined,
-) {
+async function open(options: Partial<WorkerOptions> = {}, push?: boolean) {
   const store = await openStore(push === undefined ? {} : { push });
   const faults = withFaults(store.backend);
   const client = new Client({ backend: store.backend });
