@@ -1,0 +1,48 @@
+/** The stores that are measured. A store more is one entry more in {@link BACKENDS}; nothing else names one. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { statSync } from "node:fs";
+import { join } from "node:path";
+
+import type { EngineBackend } from "@flowfabric/core";
+import { sqliteBackend } from "@flowfabric/sqlite";
+import SqliteDriver from "better-sqlite3";
+
+export interface MeasuredBackend {
+  readonly name: string;
+  /** An empty store of its own, below `directory` where it lives in files; the answer finds it from any process. */
+  create(directory: string): Promise<string>;
+  open(location: string): Promise<EngineBackend>;
+  /** Bytes it takes up now. Called while nobody has it open. */
+  storedBytes(location: string): Promise<number>;
+  remove(location: string): Promise<void>;
+}
+
+export const BACKENDS: readonly MeasuredBackend[] = [
+  sqlite("SQLite FULL", "full"),
+  sqlite("SQLite NORMAL", "normal"),
+];
+
+export function backendNamed(name: string): MeasuredBackend {
+  const found = BACKENDS.find((backend) => backend.name === name);
+  if (found === undefined) throw new Error(`There is no backend '${name}'.`);
+  return found;
+}
+
+function sqlite(name: string, durability: "full" | "normal"): MeasuredBackend {
+  const fileIn = (location: string) => join(location, "store.db");
+  return {
+    name,
+    create: (directory) => mkdtemp(join(directory, "flowfabric-bench-")),
+    open: (location) => sqliteBackend({ path: fileIn(location), durability }),
+    // eslint-disable-next-line @typescript-eslint/require-await -- other stores have to ask
+    async storedBytes(location) {
+      // The log is folded in first, for its size says when it was last folded in, not what is stored. No vacuum: pages
+      // that are free inside the file count.
+      const connection = new SqliteDriver(fileIn(location));
+      connection.pragma("wal_checkpoint(TRUNCATE)");
+      connection.close();
+      return statSync(fileIn(location)).size;
+    },
+    remove: (location) => rm(location, { recursive: true, force: true }),
+  };
+}

@@ -1,0 +1,79 @@
+/** Figures as text: lines while it runs, Markdown tables at the end. */
+import type { EngineFigures } from "./engine/main.js";
+import type { Figure } from "./engine/figures.js";
+import type { PlainLoopFigures, RunTimes } from "./plain-loop/main.js";
+
+export function figureText(figure: Figure): string {
+  const { perSecond, latency, bytes, stallMs } = figure;
+  return [
+    figure.name.padEnd(38),
+    ...(perSecond === undefined ? [] : [`${rate(perSecond)}/s`.padStart(9)]),
+    ...(latency === undefined
+      ? []
+      : [
+          `p50 ${ms(latency.p50Ms)}  p95 ${ms(latency.p95Ms)}  p99 ${ms(latency.p99Ms)} ms`,
+        ]),
+    ...(bytes === undefined ? [] : [`${Math.round(bytes)} bytes`]),
+    ...(stallMs === undefined
+      ? []
+      : [`longest stall ${stallMs.toFixed(0)} ms`]),
+  ].join("  ");
+}
+
+/** Backends stand side by side: a reader compares stores, not benchmarks. */
+export function engineTable(all: readonly EngineFigures[]): string[] {
+  const names = all[0]?.figures.map(({ name }) => name) ?? [];
+  return [
+    `| | ${all.map(({ backend }) => backend).join(" | ")} |`,
+    `|---|${"---|".repeat(all.length)}`,
+    ...names.map(
+      (name, index) =>
+        `| ${name} | ${all.map(({ figures }) => cell(figures[index]!)).join(" | ")} |`,
+    ),
+  ];
+}
+
+export function plainLoopTable(all: readonly PlainLoopFigures[]): string[] {
+  return [
+    "| durability | submit | claim + complete | total |",
+    "|---|---|---|---|",
+    ...all.map(
+      (figures) =>
+        `| ${figures.durability.toUpperCase()} | ${times(figures.submitRatio)} | ${times(figures.claimAndCompleteRatio)} | **${times(figures.totalRatio)}** |`,
+    ),
+  ];
+}
+
+export function runText({ submitMs, claimAndCompleteMs, totalMs }: RunTimes) {
+  return `${seconds(totalMs)} (submit ${seconds(submitMs)}, claim + complete ${seconds(claimAndCompleteMs)})`;
+}
+
+function cell({ perSecond, latency, bytes }: Figure): string {
+  if (bytes !== undefined) return `${Math.round(bytes)} B`;
+  const latencies =
+    latency === undefined
+      ? ""
+      : `${ms(latency.p50Ms)} / ${ms(latency.p95Ms)} / ${ms(latency.p99Ms)} ms`;
+  return perSecond === undefined
+    ? latencies
+    : `**${rate(perSecond)}/s** (${latencies})`;
+}
+
+/** Three figures; more would be noise. */
+function rate(perSecond: number): string {
+  return perSecond >= 1_000
+    ? `${(perSecond / 1_000).toPrecision(3)} k`
+    : perSecond.toPrecision(3);
+}
+
+function ms(value: number): string {
+  return value >= 10 ? value.toFixed(0) : value.toPrecision(2);
+}
+
+export function times(ratio: number): string {
+  return `${ratio.toFixed(2)} ×`;
+}
+
+function seconds(value: number): string {
+  return `${(value / 1_000).toFixed(2)} s`;
+}
