@@ -1,5 +1,7 @@
 /** Failures of the command itself, and the one line that each failure becomes. */
 
+import { isEngineError } from "@flowfabric/core";
+
 /** The call as typed cannot work: exit code 2. */
 export class UsageError extends Error {
   override readonly name = "UsageError";
@@ -21,6 +23,19 @@ export function exitCodeOf(error: unknown): number {
 
 /** One line, whatever was thrown; validators of arguments write several. */
 export function describeFailure(error: unknown): string {
-  const text = error instanceof Error ? error.message : String(error);
-  return text.trim().replaceAll(/\s*\n\s*/g, "; ");
+  return messageOf(error)
+    .trim()
+    .replaceAll(/\s*\n\s*/g, "; ");
+}
+
+function messageOf(error: unknown): string {
+  if (!isEngineError(error))
+    return error instanceof Error ? error.message : String(error);
+  // Where the detail says it in words of its own, the table's sentence for all cases would only hide it.
+  const { reason, message } = error.detail as {
+    reason?: unknown;
+    message?: unknown;
+  };
+  const told = reason ?? message;
+  return typeof told === "string" ? `${error.code}: ${told}` : error.message;
 }

@@ -15,7 +15,7 @@ export type Style = keyof typeof STYLES;
 export type Paint = (style: Style, text: string) => string;
 
 // node:util has styleText only from 20.12 on, and Node 20.0 is supported.
-export function painter(stream: { readonly isTTY?: boolean }): Paint {
+function painter(stream: { readonly isTTY?: boolean }): Paint {
   if (!wantsColour(stream)) return (_style, text) => text;
   return (style, text) => {
     const [on, off] = STYLES[style];

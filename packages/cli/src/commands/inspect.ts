@@ -215,8 +215,12 @@ function printEvents(events: readonly ExecutionEvent[]): void {
   for (const line of tableLines(columns, rows)) print(line);
 }
 
+/** Ids that only tell machines something; --json has them all. */
+const LEFT_OUT = new Set(["attemptId", "leaseId", "workerId"]);
+
 function dataText(data: NonNullable<ExecutionEvent["data"]>): string {
   return Object.entries(data)
+    .filter(([key]) => !LEFT_OUT.has(key))
     .map(
       ([key, value]) =>
         `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`,

@@ -18,7 +18,7 @@ export interface FoundFiles {
   readonly beyondLimit: number;
 }
 
-export const MAX_FILE_BYTES = 1_048_576;
+const MAX_FILE_BYTES = 1_048_576;
 
 /** Neither written by people nor worth their time. */
 const SKIPPED_FOLDERS = new Set([

@@ -18,8 +18,7 @@ import type { SubmittedFile } from "./submit.js";
  * `completed` and `failed` ended the execution, `retried` failed and was tried again, `lost` ended with its worker,
  * `open` still runs.
  */
-export type AttemptOutcome =
-  "completed" | "retried" | "failed" | "lost" | "open";
+type AttemptOutcome = "completed" | "retried" | "failed" | "lost" | "open";
 
 export interface Attempt {
   readonly index: number;

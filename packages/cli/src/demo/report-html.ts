@@ -56,7 +56,7 @@ ${
 <section><h2>Workers</h2>${workersTable(summary.workers)}</section>
 </div>
 <section id="files">
-<div class="bar-of"><h2>Files</h2><div>${chips(facts.files)}</div><div><input id="filter" type="search" placeholder="filter" aria-label="filter files"> <span class="soft" id="visible"></span></div></div>
+<div class="bar-of"><h2>Files</h2><div>${chips(facts.files)}</div><div class="filter"><input id="filter" type="search" placeholder="filter" aria-label="filter files"> <span class="soft" id="visible"></span></div></div>
 ${filesTable(facts)}
 </section>
 </main>
@@ -99,28 +99,20 @@ function tiles(summary: Summary): string {
   const shown: (readonly [string, string, string?])[] = [
     [formatCount(summary.completed), "completed"],
     [formatCount(summary.failed.length), "failed", "red"],
-    [
-      `${formatCount(reused)} / ${formatCount(summary.fresh + summary.continued)}`,
-      "reused / run now",
-    ],
+    [formatCount(reused), "reused"],
     ...(summary.attempts === 0
       ? []
       : [
           [formatCount(summary.attempts), "attempts"] as const,
           [formatCount(summary.retries), "retries", "teal"] as const,
-          [
-            formatCount(summary.recovered),
-            "taken over from the dead",
-            "violet",
-          ] as const,
+          [formatCount(summary.recovered), "taken over", "violet"] as const,
         ]),
     ...(recoveryMs === undefined
       ? []
-      : [[formatDuration(recoveryMs), "from kill to running again"] as const]),
+      : [[formatDuration(recoveryMs), "from kill to recovery"] as const]),
     ...(executionsPerSecond === undefined
       ? []
-      : [[executionsPerSecond.toFixed(1), "per second, paced"] as const]),
-    [formatCount(summary.words), "words"],
+      : [[executionsPerSecond.toFixed(1), "per second"] as const]),
   ];
   return `<div class="tiles">${shown
     .map(
@@ -132,10 +124,10 @@ function tiles(summary: Summary): string {
 
 function workersTable(workers: readonly WorkerCount[]): string {
   if (workers.length === 0) return `<p class="soft">None was started.</p>`;
-  return `<table><thead><tr><th>Worker</th><th class="n">Completed</th><th class="n">Failed attempts</th><th class="n">Lost</th><th></th></tr></thead><tbody>${workers
+  return `<table><thead><tr><th>Worker</th><th class="n">Completed</th><th class="n">Failed</th><th class="n">Lost</th></tr></thead><tbody>${workers
     .map(
       ({ name, completed, failed, lost, killed }) =>
-        `<tr><td>${escapeHtml(name)}</td><td class="n">${formatCount(completed)}</td><td class="n">${formatCount(failed)}</td><td class="n">${formatCount(lost)}</td><td>${killed ? '<span class="pill bad">killed</span>' : ""}</td></tr>`,
+        `<tr><td>${escapeHtml(name)}${killed ? ' <span class="pill bad">killed</span>' : ""}</td><td class="n">${formatCount(completed)}</td><td class="n">${formatCount(failed)}</td><td class="n">${formatCount(lost)}</td></tr>`,
     )
     .join("")}</tbody></table>`;
 }
@@ -179,7 +171,7 @@ const HEADINGS = [
   ["Lines", NUMBER],
   ["Headings", NUMBER],
   ["Links", NUMBER],
-  ["Longest line", NUMBER],
+  ["Longest", NUMBER],
   ["Attempts", NUMBER],
   ["By", TEXT],
   ["SHA-256", TEXT],

@@ -25,7 +25,7 @@ header p { overflow-wrap: anywhere; }
 .verdict { display: flex; gap: 12px; align-items: center; margin: 20px 0; padding: 12px 16px; border-radius: 10px; border: 1px solid; font-weight: 600; }
 .verdict.good { color: var(--retry); border-color: color-mix(in srgb, var(--retry) 40%, transparent); background: color-mix(in srgb, var(--retry) 9%, transparent); }
 .verdict.wrong { color: var(--bad); border-color: color-mix(in srgb, var(--bad) 40%, transparent); background: color-mix(in srgb, var(--bad) 9%, transparent); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(138px, 1fr)); gap: 12px; margin-bottom: 20px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(126px, 1fr)); gap: 12px; margin-bottom: 20px; }
 .tile, section { background: var(--card); border: 1px solid var(--line); border-radius: 12px; box-shadow: var(--shadow); }
 .tile { padding: 12px 14px; }
 .tile b { display: block; font-size: 23px; line-height: 1.25; font-variant-numeric: tabular-nums; letter-spacing: -.01em; }
@@ -38,7 +38,8 @@ section { padding: 18px 20px; margin-bottom: 20px; }
 .legend i { display: inline-block; width: 14px; height: 10px; border-radius: 2px; margin-right: 6px; }
 button, input { font: inherit; font-size: 13px; color: inherit; background: var(--stripe); border: 1px solid var(--line); border-radius: 7px; padding: 3px 10px; }
 button { cursor: pointer; } button:hover, button[aria-pressed=true] { border-color: var(--ok); }
-input { width: min(260px, 100%); }
+input { width: 220px; }
+.filter { display: flex; align-items: center; gap: 10px; white-space: nowrap; }
 .plot { display: grid; grid-template-columns: 124px 1fr; }
 .labels { position: relative; }
 .label { position: absolute; left: 0; right: 12px; display: flex; flex-direction: column; justify-content: center; line-height: 1.2; font-size: 13px; }
@@ -55,6 +56,8 @@ svg { display: block; }
 .rate { fill: var(--rate); }
 .takeover { stroke: var(--takeover); stroke-width: 1.5; stroke-dasharray: 4 3; pointer-events: none; }
 #links line { stroke: var(--ink); stroke-width: 1.5; pointer-events: none; }
+#timeline .lost-end { fill: var(--card); stroke: var(--bad); stroke-width: 2.5; pointer-events: none; }
+.recovery { pointer-events: none; } .recovery line { stroke: var(--takeover); stroke-width: 2; } .recovery text { fill: var(--takeover); font-weight: 600; font-size: 13px; }
 .kill { pointer-events: none; } .kill line { stroke: var(--bad); stroke-width: 2; } .kill text { fill: var(--bad); font-weight: 650; font-size: 13px; }
 svg.picked .bar { opacity: .22; } svg.picked .bar.same { opacity: 1; stroke: var(--ink); stroke-width: 1.5; }
 #tip { position: fixed; z-index: 9; pointer-events: none; max-width: 440px; padding: 9px 12px; border-radius: 9px; background: var(--ink); color: var(--ground); font-size: 13px; line-height: 1.45; overflow-wrap: anywhere; box-shadow: 0 6px 24px rgb(0 0 0 / .28); }
@@ -64,13 +67,12 @@ svg.picked .bar { opacity: .22; } svg.picked .bar.same { opacity: 1; stroke: var
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 6px 18px; margin: 0; } dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; max-height: 640px; overflow-y: auto; border: 1px solid var(--line); border-radius: 8px; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: 5px 10px; border-bottom: 1px solid var(--line); white-space: nowrap; vertical-align: top; }
+th, td { text-align: left; padding: 5px 9px; border-bottom: 1px solid var(--line); white-space: nowrap; vertical-align: top; }
 tbody tr:last-child td { border-bottom: 0; }
 .wide th { position: sticky; top: 0; background: var(--card); z-index: 1; }
 th { color: var(--soft); font-weight: 600; } th[data-sort] { cursor: pointer; user-select: none; } th[data-sort]:hover { color: var(--ink); }
 th[aria-sort=ascending]::after { content: " ↑"; } th[aria-sort=descending]::after { content: " ↓"; }
-td.n, th.n { text-align: right; } td.path { white-space: normal; overflow-wrap: anywhere; min-width: 220px; }
-td.why { white-space: normal; min-width: 160px; color: var(--soft); }
+td.n, th.n { text-align: right; } td.path { white-space: normal; overflow-wrap: anywhere; min-width: 200px; }
 tbody tr:hover { background: var(--stripe); }
 .pill { display: inline-block; padding: 0 8px; border-radius: 99px; font-size: 12px; font-weight: 600; color: var(--ok); background: color-mix(in srgb, currentColor 14%, transparent); }
 .pill.bad { color: var(--bad); } .pill.retry { color: var(--retry); } .pill.takeover { color: var(--takeover); } .pill.plain { color: var(--soft); }

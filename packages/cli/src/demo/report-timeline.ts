@@ -27,11 +27,11 @@ export interface Timeline {
   readonly bars: readonly BarDetail[];
 }
 
-const TOP = 30;
-const ROW = 16;
-const BAR = 12;
-const GAP = 16;
-const CHART = 56;
+const TOP = 44;
+const ROW = 20;
+const BAR = 16;
+const GAP = 18;
+const CHART = 60;
 const AXIS = 24;
 const MAX_BINS = 72;
 
@@ -95,17 +95,14 @@ export function timeline(facts: RunFacts): Timeline {
         });
       }
 
-  parts.push(takeovers(drawn, x));
   parts.push(throughput(facts, chartTop, spanMs));
   parts.push(`<g id="links"></g>`);
-  if (kill !== undefined)
-    parts.push(
-      killMarker(
-        `kill -9 ${kill.worker} at ${formatDuration(kill.atMs - startedAtMs)}`,
-        share(kill.atMs),
-        axisY,
-      ),
-    );
+  if (kill !== undefined) {
+    const label = `kill -9 ${kill.worker} at ${formatDuration(kill.atMs - startedAtMs)}`;
+    parts.push(killMarker(label, share(kill.atMs), axisY));
+    parts.push(takeovers(drawn, x));
+    parts.push(recoveryMarker(drawn, kill.atMs, share));
+  }
   return {
     svg: `<svg id="timeline" role="img" aria-label="When which worker ran what" width="100%" height="${height}">${DEFINITIONS}${parts.join("")}</svg>`,
     labels: labels(rows, chartTop, kill?.instanceId),
@@ -163,7 +160,7 @@ function outcomeText({ outcome }: Attempt): string {
   }
 }
 
-/** From each lost attempt to the one that made up for it. */
+/** From each lost attempt, however short it was, to the one that made up for it. */
 function takeovers(
   drawn: readonly DrawnBar[],
   x: (atMs: number) => string,
@@ -175,9 +172,12 @@ function takeovers(
         ({ file, attempt }) =>
           file === lost.file && attempt.index === lost.attempt.index + 1,
       );
-      return next === undefined
-        ? ""
-        : `<line class="takeover" x1="${x(lost.toMs)}" y1="${lost.y + BAR / 2}" x2="${x(next.fromMs)}" y2="${next.y + BAR / 2}"/>`;
+      const y = lost.y + BAR / 2;
+      const link =
+        next === undefined
+          ? ""
+          : `<line class="takeover" x1="${x(lost.toMs)}" y1="${y}" x2="${x(next.fromMs)}" y2="${next.y + BAR / 2}"/>`;
+      return `${link}<circle class="lost-end" cx="${x(lost.toMs)}" cy="${y}" r="4.5"/>`;
     })
     .join("");
 }
@@ -194,7 +194,7 @@ function throughput(facts: RunFacts, top: number, spanMs: number): string {
       .map(({ endedAtMs }) => endedAtMs ?? facts.endedAtMs),
   );
   const binMs = niceStep(spanMs / MAX_BINS);
-  const bins = new Array<number>(Math.ceil(spanMs / binMs)).fill(0);
+  const bins = Array.from({ length: Math.ceil(spanMs / binMs) }, () => 0);
   for (const endedAtMs of ends) {
     const bin = Math.min(
       bins.length - 1,
@@ -238,7 +238,23 @@ function niceStep(ms: number): number {
 function killMarker(text: string, share: number, bottom: number): string {
   const at = `${share.toFixed(3)}%`;
   const left = share > 65;
-  return `<g class="kill" data-kill="true"><line x1="${at}" y1="6" x2="${at}" y2="${bottom}"/><text x="${at}" y="15" dx="${left ? -8 : 8}" text-anchor="${left ? "end" : "start"}">✗ ${escapeHtml(text)}</text></g>`;
+  return `<g class="kill" data-kill="true"><line x1="${at}" y1="6" x2="${at}" y2="${bottom}"/><text x="${at}" y="16" dx="${left ? -8 : 8}" text-anchor="${left ? "end" : "start"}">✗ ${escapeHtml(text)}</text></g>`;
+}
+
+/** When the first of what the killed worker held ran again. */
+function recoveryMarker(
+  drawn: readonly DrawnBar[],
+  killedAtMs: number,
+  share: (atMs: number) => number,
+): string {
+  const starts = drawn
+    .filter(({ attempt }) => attempt.type === "reclaim")
+    .map(({ fromMs }) => fromMs);
+  if (starts.length === 0) return "";
+  const firstMs = Math.min(...starts);
+  const at = `${share(firstMs).toFixed(3)}%`;
+  const left = share(firstMs) > 65;
+  return `<g class="recovery"><line x1="${at}" y1="24" x2="${at}" y2="${TOP - 4}"/><text x="${at}" y="33" dx="${left ? -8 : 8}" text-anchor="${left ? "end" : "start"}">taken over ${formatDuration(firstMs - killedAtMs)} later</text></g>`;
 }
 
 function labels(

@@ -1,5 +1,5 @@
 /** The figures of a run, from the histories of its files. */
-import { formatCount, formatDuration } from "../output.js";
+import { formatCount, formatDuration, plural } from "../output.js";
 import type { FileHistory } from "./history.js";
 import type { Kill } from "./kill.js";
 
@@ -24,7 +24,7 @@ export interface WorkerCount {
   readonly killed: boolean;
 }
 
-export interface Percentiles {
+interface Percentiles {
   readonly p50: number;
   readonly p99: number;
 }
@@ -171,9 +171,7 @@ function rate(
 }
 
 /** Nearest rank. */
-export function percentiles(
-  values: readonly number[],
-): Percentiles | undefined {
+function percentiles(values: readonly number[]): Percentiles | undefined {
   if (values.length === 0) return undefined;
   const sorted = values.toSorted((a, b) => a - b);
   const rank = (share: number) =>
@@ -185,10 +183,8 @@ function sum(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0);
 }
 
-export function percentilesText(of: Percentiles | undefined): string {
-  return of === undefined
-    ? "none"
-    : `p50 ${formatDuration(of.p50)}, p99 ${formatDuration(of.p99)}`;
+function percentilesText({ p50, p99 }: Percentiles): string {
+  return `p50 ${formatDuration(p50)}, p99 ${formatDuration(p99)}`;
 }
 
 /** Name and value per line, the same in the terminal and in the report. */
@@ -209,20 +205,20 @@ export function summaryRows(
     ["Words", formatCount(summary.words)],
   ];
   if (summary.attempts === 0) return rows;
-  rows.push(
-    [
-      "Attempts",
-      `${formatCount(summary.attempts)}, of which ${formatCount(summary.retries)} retries and ${formatCount(summary.recovered)} taken over from a dead worker`,
-    ],
-    [
+  rows.push([
+    "Attempts",
+    `${formatCount(summary.attempts)}, of which ${plural(summary.retries, "retry", "retries")} and ${formatCount(summary.recovered)} taken over from a dead worker`,
+  ]);
+  if (summary.pickup !== undefined)
+    rows.push([
       "Pickup",
       `${percentilesText(summary.pickup)} (claimable to claimed, the time in line included)`,
-    ],
-    [
+    ]);
+  if (summary.turnaround !== undefined)
+    rows.push([
       "Turnaround",
       `${percentilesText(summary.turnaround)} (a worker's place: one end to the next start)`,
-    ],
-  );
+    ]);
   if (summary.executionsPerSecond !== undefined)
     rows.push([
       "Rate",

@@ -115,7 +115,7 @@ function announce(plan: WorkPlan, open: readonly SubmittedFile[]): void {
     ({ file, origin }) => origin === "new" && isFlaky(file),
   ).length;
   print(
-    `${plural(plan.workers, "worker process", "worker processes")} share ${plan.db}, ${SLOTS_PER_WORKER} files at once each`,
+    `${plural(plan.workers, "worker process", "worker processes")} on ${plan.db}, ${SLOTS_PER_WORKER} files at once each`,
   );
   const staged = [
     `${plural(flaky, "first read")} will fail`,

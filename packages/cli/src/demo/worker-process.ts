@@ -33,7 +33,10 @@ const WorkerJob = z.object({
 export type WorkerJob = z.infer<typeof WorkerJob>;
 
 async function runWorker(job: WorkerJob): Promise<void> {
-  const parentGone = once(process, "disconnect");
+  // It may have gone while this program was still being loaded.
+  const parentGone = process.connected
+    ? once(process, "disconnect")
+    : Promise.resolve();
   await using backend = await openStore(job.db, { create: false });
   await using worker = new Worker({
     backend,

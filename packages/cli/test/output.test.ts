@@ -1,0 +1,77 @@
+import { expect, test } from "vitest";
+
+import { UsageError } from "../src/errors.js";
+import { storePath } from "../src/open.js";
+import { collectTag, parseDuration, wholeNumber } from "../src/options.js";
+import { formatCount, formatDuration, tableLines } from "../src/output.js";
+
+test("durations are read in the units people write", () => {
+  expect(parseDuration("250")).toBe(250);
+  expect(parseDuration("250ms")).toBe(250);
+  expect(parseDuration("1.5s")).toBe(1_500);
+  expect(parseDuration("2d")).toBe(172_800_000);
+  expect(() => parseDuration("5 minutes")).toThrow("Give a duration");
+});
+
+test("durations are written in the unit that fits", () => {
+  expect(
+    [0, 999, 999.7, 1_234, 59_949, 59_960, 200_000, 7_260_000, 90_000_000].map(
+      formatDuration,
+    ),
+  ).toEqual([
+    "0 ms",
+    "999 ms",
+    "1.00 s",
+    "1.23 s",
+    "59.9 s",
+    "1 min",
+    "3 min 20 s",
+    "2 h 1 min",
+    "1 d 1 h",
+  ]);
+});
+
+test("numbers and tags are refused with what they should look like", () => {
+  expect(wholeNumber(1, 9)("9")).toBe(9);
+  expect(() => wholeNumber(1, 9)("10")).toThrow("from 1 to 9");
+  expect(() => wholeNumber(0)("1.5")).toThrow("from 0");
+  expect(collectTag("a=b=c", { x: "y" })).toEqual({ x: "y", a: "b=c" });
+  expect(() => collectTag("a")).toThrow("key=value");
+});
+
+test("digits are grouped", () => {
+  expect([7, 1_234, 1_234_567].map(formatCount)).toEqual([
+    "7",
+    "1 234",
+    "1 234 567",
+  ]);
+});
+
+test("columns are as wide as what is seen of them", () => {
+  const bold = (_style: string, text: string) => `\u001b[1m${text}\u001b[22m`;
+  expect(
+    tableLines(
+      [{ heading: "A" }, { heading: "N", align: "right" }],
+      [
+        ["\u001b[1mlong\u001b[22m", "1"],
+        ["b", "20"],
+      ],
+      bold,
+    ),
+  ).toEqual([
+    "\u001b[1mA      N\u001b[22m",
+    "\u001b[1mlong\u001b[22m   1",
+    "b     20",
+  ]);
+});
+
+test("a store is a file; other kinds are refused without repeating the URL", () => {
+  expect(storePath("sqlite:/tmp/a.db")).toBe("/tmp/a.db");
+  expect(storePath("sqlite:///tmp/a.db")).toBe("/tmp/a.db");
+  expect(storePath("/tmp/b.db")).toBe("/tmp/b.db");
+  expect(storePath(":memory:")).toBe(":memory:");
+  const refused = () => storePath("postgres://me:secret@host/db");
+  expect(refused).toThrow(UsageError);
+  expect(refused).toThrow(/kind "postgres:"/);
+  expect(refused).not.toThrow(/secret/);
+});
