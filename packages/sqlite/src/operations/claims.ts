@@ -11,6 +11,7 @@ import {
 
 import {
   findCandidates,
+  findEligible,
   hasWaiting,
   nextDueAtMs,
 } from "../procedures/candidates.js";
@@ -71,18 +72,13 @@ export function claimOperations(store: Store): Implementation<ClaimOperations> {
       db.read((tx) => {
         const now = tx.now();
         // Delayed work that is due counts as eligible, promoted or not.
-        return findCandidates(
+        return findEligible(
           tx,
           store.routes.ofLane(tx, args.laneId),
           now,
           args.limit,
-          { lost: false },
-        )
-          .filter(
-            (row) =>
-              args.partition === undefined || row.partition === args.partition,
-          )
-          .map(executionIdOf);
+          args.partition,
+        ).map(executionIdOf);
       }),
   };
 }
@@ -196,6 +192,7 @@ async function parked<Answer>(
   signal: AbortSignal | undefined,
   { attempt, isEmpty }: Parking<Answer>,
 ): Promise<Answer> {
+  if (maxWaitMs > 0) store.wakeups.requireOpen();
   const endsAtMs = performance.now() + maxWaitMs;
   for (;;) {
     const ticket = store.wakeups.ticket({ lanes: presence.lanes });

@@ -2,27 +2,25 @@
  * What a claim may take, best first. One index per route holds ready work, delayed work that is due, and lost work
  * whose back-off is over. Each look is bounded, however much waits behind it.
  */
-import { HOME, sortKey } from "@flowfabric/core";
+import { HOME, PRIORITY_STEP_MS, sortKey } from "@flowfabric/core";
 
 import { selectExecutions } from "./executions.js";
 import type { Session } from "../db.js";
 import { EXECUTION_COLUMNS, type ExecutionRow } from "../rows.js";
 import type { Route } from "./routes.js";
 
-/** The best `limit` over these routes, in claim order: priority, age, id. Lost work too, unless told otherwise. */
+/** The best `limit` over these routes, in claim order: priority, age, id. */
 export function findCandidates(
   tx: Session,
   routes: readonly Route[],
   nowMs: number,
   limit: number,
-  { lost = true } = {},
 ): ExecutionRow[] {
   const found: ExecutionRow[] = [];
   for (const { id } of routes) {
     found.push(...selectExecutions(tx, READY_CANDIDATES, id, nowMs, limit));
     if (tx.get(ANY_DUE, id, nowMs) === undefined) continue;
     found.push(...selectExecutions(tx, DUE_CANDIDATES, id, nowMs, limit));
-    if (!lost) continue;
     found.push(
       ...selectExecutions(tx, LOST_CANDIDATES, id, nowMs, nowMs, limit),
     );
@@ -31,9 +29,37 @@ export function findCandidates(
     );
     found.push(...selectExecutions(tx, LAPSING_CANDIDATES, id, nowMs, limit));
   }
+  return inOrder(found, routes.length, limit);
+}
+
+/** What a claim could take as ready work, lost work left out; of one partition where that is named. */
+export function findEligible(
+  tx: Session,
+  routes: readonly Route[],
+  nowMs: number,
+  limit: number,
+  partition: number | undefined,
+): ExecutionRow[] {
+  const [ready, due] =
+    partition === undefined
+      ? [READY_CANDIDATES, DUE_CANDIDATES]
+      : [READY_IN_PARTITION, DUE_IN_PARTITION];
+  const only = partition === undefined ? [] : [partition];
+  const found = routes.flatMap(({ id }) => [
+    ...selectExecutions(tx, ready, id, nowMs, ...only, limit),
+    ...selectExecutions(tx, due, id, nowMs, ...only, limit),
+  ]);
+  return inOrder(found, routes.length, limit);
+}
+
+function inOrder(
+  found: ExecutionRow[],
+  routes: number,
+  limit: number,
+): ExecutionRow[] {
   // The common case came in order from one index.
   const sorted =
-    routes.length === 1 && found.every((row) => row.home === HOME.eligible);
+    routes === 1 && found.every((row) => row.home === HOME.eligible);
   if (!sorted) found.sort(byClaimOrder);
   return found.length > limit ? found.slice(0, limit) : found;
 }
@@ -79,39 +105,46 @@ export const ANY_DUE = `
   WHERE route = ? AND home IN (${HOME.delayed}, ${HOME.active}, ${HOME.lapsed}, ${HOME.revoked}) AND score <= ?
   LIMIT 1`;
 
-export const READY_CANDIDATES = `
+const readyCandidates = (condition = "") => `
   SELECT ${EXECUTION_COLUMNS}
   FROM executions
-  WHERE route = ? AND home = ${HOME.eligible} AND (grant_until IS NULL OR grant_until <= ?)
+  WHERE route = ? AND home = ${HOME.eligible} AND (grant_until IS NULL OR grant_until <= ?) ${condition}
   ORDER BY score, id
   LIMIT ?`;
 
-export const DUE_CANDIDATES = `
+/**
+ * What time alone made ready is indexed by that time, but stands in line by priority and age. The best of the first
+ * thousand: beyond that the driver's portions shorten the queue faster than order could matter.
+ */
+const dueCandidates = (home: number, condition = "") => `
   SELECT ${EXECUTION_COLUMNS}
   FROM executions
-  WHERE route = ? AND home = ${HOME.delayed} AND score <= ?
-  ORDER BY score
+  WHERE seq IN (
+    SELECT seq
+    FROM executions
+    WHERE route = ? AND home = ${home} AND score <= ? ${condition}
+    ORDER BY score
+    LIMIT 1000
+  )
+  ORDER BY created_at - priority * ${PRIORITY_STEP_MS}, id
   LIMIT ?`;
 
-const lostCandidates = (home: number) => `
-  SELECT ${EXECUTION_COLUMNS}
-  FROM executions
-  WHERE route = ? AND home = ${home} AND score <= ? AND holds = 0 AND (grant_until IS NULL OR grant_until <= ?)
-    AND reclaims < coalesce(max_reclaims, 100)
-  ORDER BY score
-  LIMIT ?`;
+const inPartition = "AND partition = ?";
+
+export const READY_CANDIDATES = readyCandidates();
+export const READY_IN_PARTITION = readyCandidates(inPartition);
+export const DUE_CANDIDATES = dueCandidates(HOME.delayed);
+export const DUE_IN_PARTITION = dueCandidates(HOME.delayed, inPartition);
+
+const belowCap = "AND reclaims < coalesce(max_reclaims, 100)";
+const free = `AND holds = 0 AND (grant_until IS NULL OR grant_until <= ?) ${belowCap}`;
 
 /** Lost leases that somebody has written down. Those at their cap are the driver's to end. */
-export const LOST_CANDIDATES = lostCandidates(HOME.lapsed);
-export const REVOKED_CANDIDATES = lostCandidates(HOME.revoked);
+export const LOST_CANDIDATES = dueCandidates(HOME.lapsed, free);
+export const REVOKED_CANDIDATES = dueCandidates(HOME.revoked, free);
 
 /** Lost leases that nobody has written down yet; the row's own back-off is checked when it is taken. */
-export const LAPSING_CANDIDATES = `
-  SELECT ${EXECUTION_COLUMNS}
-  FROM executions
-  WHERE route = ? AND home = ${HOME.active} AND score <= ? AND reclaims < coalesce(max_reclaims, 100)
-  ORDER BY score
-  LIMIT ?`;
+export const LAPSING_CANDIDATES = dueCandidates(HOME.active, belowCap);
 
 export const NEXT_DUE = `
   SELECT score
