@@ -4,7 +4,7 @@
  */
 import type { ClaimManyResult } from "@flowfabric/core";
 
-import { isRetryable } from "./errors.js";
+import { isHopeless, isRetryable } from "./errors.js";
 import { IdlePace } from "./idle-pace.js";
 import { describeError } from "./logger.js";
 import type { ClaimSource } from "./outbox.js";
@@ -114,7 +114,7 @@ export class ClaimLoop implements ClaimSource {
         arrival.nextDueInMs,
       );
     } catch (error) {
-      if (!isRetryable(error)) throw error;
+      if (isHopeless(error)) throw error;
       logger.warn("claim failed, trying again", {
         error: describeError(error),
       });

@@ -8,6 +8,8 @@ import { describeError, type Logger } from "./logger.js";
 
 /** The subscription outlives its last waiter this long, so that one result after another opens it once. */
 const LINGER_MS = 5_000;
+/** A feed that was lost is not asked for again before this, however many wait. */
+const REOPEN_MS = 900;
 
 interface Subscription {
   readonly closed: AbortController;
@@ -22,6 +24,7 @@ export class CompletionFeed {
   readonly #waiters = new Map<string, Set<() => void>>();
   #subscription: Subscription | undefined;
   #linger: NodeJS.Timeout | undefined;
+  #lostAt = -Infinity;
 
   constructor(backend: EngineBackend, namespace: string, logger: Logger) {
     this.#backend = backend;
@@ -29,25 +32,31 @@ export class CompletionFeed {
     this.#logger = logger;
   }
 
-  /** Calls `wake` on each end of this execution from the moment the promise resolves until `leave` is called. */
-  async join(executionId: string, wake: () => void): Promise<() => void> {
+  /**
+   * Calls `wake` on each end of this execution until `leave` is called, and once when ends from then on are sure to
+   * be told: what ended before that is for the waiter to look up.
+   */
+  join(executionId: string, wake: () => void): { readonly leave: () => void } {
     clearTimeout(this.#linger);
     const wakes = this.#waiters.get(executionId) ?? new Set();
     wakes.add(wake);
     this.#waiters.set(executionId, wakes);
     this.#subscription ??= this.#subscribe();
-    await this.#subscription.open;
-    return () => {
-      wakes.delete(wake);
-      if (wakes.size === 0 && this.#waiters.get(executionId) === wakes)
-        this.#waiters.delete(executionId);
-      if (this.#waiters.size === 0) this.#closeLater();
+    void this.#subscription.open.then(wake);
+    return {
+      leave: () => {
+        wakes.delete(wake);
+        if (wakes.size === 0 && this.#waiters.get(executionId) === wakes)
+          this.#waiters.delete(executionId);
+        if (this.#waiters.size === 0) this.#closeLater();
+      },
     };
   }
 
   /** Opens the subscription again where it was lost; called by waiters at each of their re-reads. */
   reopen(): void {
-    if (this.#waiters.size > 0) this.#subscription ??= this.#subscribe();
+    if (this.#waiters.size > 0 && performance.now() - this.#lostAt > REOPEN_MS)
+      this.#subscription ??= this.#subscribe();
   }
 
   close(): void {
@@ -77,7 +86,9 @@ export class CompletionFeed {
       open: opened.then(() => {}).catch(() => {}),
     };
     void this.#deliver(opened, closed.signal).then(() => {
-      if (this.#subscription === subscription) this.#subscription = undefined;
+      if (this.#subscription !== subscription) return;
+      this.#subscription = undefined;
+      this.#lostAt = performance.now();
     });
     return subscription;
   }

@@ -2,7 +2,7 @@
 import { MAX_WAIT_MS_CEILING, type LaneId } from "@flowfabric/core";
 import type { EngineBackend, Grant, PartitionConfig } from "@flowfabric/core";
 
-import { ConfigError, WorkerDisposedError } from "./errors.js";
+import { ConfigError, isRetryable, WorkerDisposedError } from "./errors.js";
 import {
   claimByGrant,
   claimByReclaimGrant,
@@ -11,6 +11,7 @@ import {
   type ReclaimResult,
 } from "./grant-claims.js";
 import { IdlePace } from "./idle-pace.js";
+import { describeError } from "./logger.js";
 import { PARK_MS, Session } from "./session.js";
 import type { ClaimedTask } from "./task.js";
 import { abortable, type CallOptions } from "./waiting.js";
@@ -132,34 +133,36 @@ export class WorkerConnection implements AsyncDisposable {
 
   /**
    * Work without end, one task after the other, each as soon as a permit is free; ends when `signal` aborts or the
-   * connection is disposed. Each task is the caller's to end and dispose.
+   * connection is disposed. Each task is the caller's to end and dispose. Claims that fail and may succeed later are
+   * tried again.
    */
   async *tasks(
     options: CallOptions = {},
   ): AsyncGenerator<ClaimedTask, void, undefined> {
-    const session = this.#session;
-    const pace = new IdlePace(session.config);
-    const ended = () => options.signal?.aborted === true || session.closed;
-    const quietly = async <T>(call: Promise<T>): Promise<T | undefined> => {
-      try {
-        return await call;
-      } catch (error) {
-        if (ended()) return undefined;
-        throw error;
-      }
-    };
+    const { config } = this.#session;
+    const { signal } = options;
+    const pace = new IdlePace(config);
+    const ended = () => signal?.aborted === true || this.#session.closed;
     while (!ended()) {
-      await quietly(this.waitForPermit(options));
-      if (ended()) return;
       const startedAt = performance.now();
-      const maxWaitMs = session.config.push ? PARK_MS : 0;
-      const task = await quietly(this.claimNext({ maxWaitMs }, options));
-      if (task === undefined) {
-        await pace.afterNothing(performance.now() - startedAt, options.signal);
-        continue;
+      let task: ClaimedTask | undefined;
+      try {
+        await this.waitForPermit(options);
+        const maxWaitMs = config.push ? PARK_MS : 0;
+        task = await this.claimNext({ maxWaitMs }, options);
+      } catch (error) {
+        if (ended()) return;
+        if (!isRetryable(error)) throw error;
+        config.logger.warn("claim failed, trying again", {
+          error: describeError(error),
+        });
       }
-      pace.foundWork();
-      yield task;
+      if (task === undefined) {
+        await pace.afterNothing(performance.now() - startedAt, signal);
+      } else {
+        pace.foundWork();
+        yield task;
+      }
     }
   }
 

@@ -211,6 +211,19 @@ export function isRetryable(error: unknown): boolean {
   );
 }
 
+/**
+ * Whether a worker should stop rather than try again: its configuration is refused, it is not let in, or the store
+ * is not for this library. What one bad record answers is not of this kind: others can still be worked on.
+ */
+export function isHopeless(error: unknown): boolean {
+  if (error instanceof ConfigError) return true;
+  const engine = findEngineError(error);
+  if (engine === undefined || engine.retryable) return false;
+  if (engine.kind === "Validation") return engine.code !== "corruption";
+  if (engine.kind === "Unavailable") return true;
+  return backendKind(engine) === "auth";
+}
+
 /** Whether it is unknown if the call arrived, so that only repeatable calls may be repeated. Looks through causes. */
 export function isTransport(error: unknown): boolean {
   return findEngineError(error)?.kind === "Transport";

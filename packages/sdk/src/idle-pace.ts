@@ -32,7 +32,8 @@ export class IdlePace {
       this.foundWork();
       return;
     }
-    const ms = Math.min(this.#nextMs, Math.max(nextDueInMs, 1));
+    // Due already and not offered: something else is in the way, so the pace stays.
+    const ms = Math.min(this.#nextMs, nextDueInMs > 0 ? nextDueInMs : Infinity);
     this.#nextMs = Math.min(this.#nextMs * 2, this.#longestMs);
     await sleep(ms, signal);
   }

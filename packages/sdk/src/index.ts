@@ -50,6 +50,16 @@ export type { ConnectOptions, WorkerConfig } from "./worker-config.js";
 export type { ClaimedTask, TaskState } from "./task.js";
 
 export {
+  EngineError,
+  FlowFabricError,
+  isEngineError,
+  type ErrorCode,
+  type ExecutionId,
+  type ExecutionPolicyInput,
+  type ExecutionSnapshot,
+  type PublicState,
+} from "@flowfabric/core";
+export {
   backendKind,
   ConfigError,
   isRetryable,

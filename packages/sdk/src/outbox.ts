@@ -46,15 +46,18 @@ export class Outbox implements OutcomeSender {
   readonly #backend: EngineBackend;
   readonly #direct: DirectOutcomes;
   readonly #claims: ClaimSource;
+  readonly #together: boolean;
   #pending: Pending[] = [];
 
   constructor(backend: EngineBackend, claims: ClaimSource) {
     this.#backend = backend;
+    this.#together = backend.capabilities().supports.completeAndClaim;
     this.#direct = new DirectOutcomes(backend);
     this.#claims = claims;
   }
 
   send(item: OutcomeItem): Promise<AcceptedOutcome> {
+    if (!this.#together) return this.#direct.send(item);
     return new Promise((resolve, reject) => {
       // The end of this turn of the event loop: whatever else ends until then comes along.
       if (this.#pending.length === 0) setImmediate(() => this.#flush());

@@ -56,21 +56,22 @@ export async function awaitResult(
 
   const untilMs = performance.now() + (query.timeoutMs ?? Infinity);
   const bell = new Bell();
-  const leave = await feed.join(query.executionId, () => bell.ring());
+  const joined = feed.join(query.executionId, () => bell.ring());
   try {
     for (;;) {
-      // A ring during the read leads to another read; one before it is answered by it.
-      bell.silence();
-      const result = await readPatiently(backend, query, untilMs, options);
-      if (result !== undefined && result.kind !== "pending") return result;
       const leftMs = untilMs - performance.now();
-      if (leftMs <= 0 && result !== undefined) return result;
       await bell.wait(Math.min(REREAD_MS, Math.max(leftMs, 0)), options.signal);
       options.signal?.throwIfAborted();
+      // A ring during the read leads to another read; one before it is answered by it.
+      bell.silence();
       feed.reopen();
+      const result = await readPatiently(backend, query, untilMs, options);
+      if (result === undefined) continue;
+      if (result.kind !== "pending" || performance.now() >= untilMs)
+        return result;
     }
   } finally {
-    leave();
+    joined.leave();
   }
 }
 

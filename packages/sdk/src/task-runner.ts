@@ -1,7 +1,12 @@
 /** One task from its start to its outcome: handler, failure mapping, and the patience to get it through. */
 import { isEngineError } from "@flowfabric/core";
 
-import { TaskConsumedError, PayloadDecodeError } from "./errors.js";
+import {
+  isRetryable,
+  isTransport,
+  PayloadDecodeError,
+  TaskConsumedError,
+} from "./errors.js";
 import {
   invalidOutput,
   type HandlerOutcome,
@@ -100,6 +105,13 @@ export class TaskRunner {
           return "lost";
         }
         if (isLeaseGone(ownership)) return this.#discard(ownership, outcome);
+        if (!isRetryable(error) && !isTransport(error)) {
+          this.#logger.error(
+            "outcome refused for good; the lease runs out and another owner takes over",
+            { ...fieldsOf(ownership), error: describeError(error) },
+          );
+          return "lost";
+        }
         this.#logger.warn("outcome did not get through, trying again", {
           ...fieldsOf(ownership),
           error: describeError(error),
@@ -128,7 +140,8 @@ function endOf({ consumedBy }: Ownership): RunEnd {
 function isBadOutput(error: unknown): boolean {
   return (
     error instanceof PayloadDecodeError ||
-    isEngineError(error, "payload_too_large")
+    isEngineError(error, "payload_too_large") ||
+    isEngineError(error, "invalid_input")
   );
 }
 

@@ -90,24 +90,21 @@ export class WorkerRun {
           this.#idle.signal,
         )
       : Promise.resolve();
-    let failure: { readonly error: unknown } | undefined;
     try {
       await this.#loop.run();
-    } catch (error) {
-      failure = { error };
+    } finally {
       this.#loop.stop();
+      // What claims under way still bring is run like everything before.
+      await this.#loop.ridesEnded();
+      await this.#drain(drainTimeoutMs);
+      this.#idle.abort();
+      await maintained;
+      await this.#session.close(true);
+      clearInterval(alive);
+      unwatch();
+      config.logger.info("worker stopped", this.#counts);
     }
-    // What claims under way still bring is run like everything before.
-    await this.#loop.ridesEnded();
-    await this.#drain(drainTimeoutMs);
-    this.#idle.abort();
-    await maintained;
-    await this.#session.close(true);
-    clearInterval(alive);
-    unwatch();
     const { completed, failed, abandoned } = this.#counts;
-    config.logger.info("worker stopped", this.#counts);
-    if (failure !== undefined) throw failure.error;
     return { completed, failed, abandoned };
   }
 

@@ -41,16 +41,6 @@ export interface RunOptions {
 
 const DRAIN_MS = 30_000;
 const PREFETCH_MAX = 1_000;
-const STATS_BEFORE: WorkerStats = {
-  completed: 0,
-  failed: 0,
-  abandoned: 0,
-  lost: 0,
-  running: 0,
-  prefetched: 0,
-  freePermits: 0,
-};
-
 /**
  * Claims work of its lanes and runs a handler for each. With nothing but a store it is a complete system: it takes
  * over what others lost and moves what time moves; any number of workers may share a store.
@@ -75,7 +65,8 @@ export class Worker implements AsyncDisposable {
     { readonly ended: Promise<WorkerReport>; active?: WorkerRun } | undefined;
   #stopRequests = 0;
   #disposed = false;
-  #stats = STATS_BEFORE;
+  /** Of the last run. */
+  #stats: WorkerStats;
 
   /** @throws ConfigError `worker_config`; nothing is read or written before `run` */
   constructor(options: WorkerOptions) {
@@ -89,6 +80,15 @@ export class Worker implements AsyncDisposable {
     );
     this.#maintenance = options.maintenance ?? true;
     this.#drainTimeoutMs = drainTimeout(options.drainTimeoutMs ?? DRAIN_MS);
+    this.#stats = {
+      completed: 0,
+      failed: 0,
+      abandoned: 0,
+      lost: 0,
+      running: 0,
+      prefetched: 0,
+      freePermits: this.config.maxConcurrentTasks,
+    };
   }
 
   get backend(): EngineBackend {
@@ -98,9 +98,7 @@ export class Worker implements AsyncDisposable {
     return this.#options.backend.partitions;
   }
   get freePermits(): number {
-    return (
-      this.#run?.active?.stats().freePermits ?? this.config.maxConcurrentTasks
-    );
+    return this.stats().freePermits;
   }
 
   /**
