@@ -1,0 +1,242 @@
+/** What must hold for a store at any moment, whatever was killed on the way there. Answers what does not. */
+import { isDeepStrictEqual } from "node:util";
+
+import {
+  derivePublicState,
+  EARLIEST,
+  TERMINAL_EVENT_TYPES,
+  type AttemptRecord,
+  type EngineBackend,
+  type EventType,
+  type ExecutionEvent,
+  type ExecutionId,
+  type ExecutionSnapshot,
+} from "@flowfabric/core";
+
+/** @returns one line per violation; nothing where all is well */
+export async function findViolations(
+  backend: EngineBackend,
+): Promise<string[]> {
+  const executionIds = await listAll(backend);
+  const violations: string[] = [];
+  const ends = new Map<string, number>();
+  for (const executionId of executionIds) {
+    const [snapshot, attempts, events] = await Promise.all([
+      backend.describeExecution({ executionId }),
+      backend.listAttempts({ executionId }),
+      readHistory(backend, executionId),
+    ]);
+    if (snapshot === undefined) {
+      violations.push(`${executionId}: listed, but not there`);
+      continue;
+    }
+    ends.set(executionId, events.filter(isEnd).length);
+    const found = [
+      ...wrongSnapshot(snapshot),
+      ...wrongAttempts(snapshot, attempts),
+      ...wrongHistory(snapshot, events),
+    ];
+    violations.push(...found.map((line) => `${executionId}: ${line}`));
+  }
+  violations.push(...(await wrongCompletions(backend, ends)));
+  const { processed, errors } = await backend.reconcileExecutionIndex({});
+  if (processed !== 0 || errors !== 0)
+    violations.push(`index: ${processed} entries repaired, ${errors} errors`);
+  return violations;
+}
+
+/** Every execution of the store, in the order of creation. */
+export async function listAll(backend: EngineBackend): Promise<ExecutionId[]> {
+  const all: ExecutionId[] = [];
+  let cursor: string | undefined;
+  do {
+    const page = await backend.listExecutions({ cursor, limit: 1_000 });
+    all.push(...page.executions);
+    cursor = page.nextCursor;
+  } while (cursor !== undefined);
+  return all;
+}
+
+function wrongSnapshot(snapshot: ExecutionSnapshot): string[] {
+  const { stateVector, publicState, currentLease, completedAtMs } = snapshot;
+  const phase = stateVector.lifecyclePhase;
+  return violationsOf([
+    ["public state", publicState, derivePublicState(stateVector)],
+    ["ended at a time", completedAtMs !== undefined, phase === "terminal"],
+    ["has a lease", currentLease !== undefined, phase === "active"],
+    [
+      "has an outcome",
+      stateVector.terminalOutcome !== "none",
+      phase === "terminal",
+    ],
+    [
+      "is owned",
+      stateVector.ownershipState !== "unowned",
+      currentLease !== undefined,
+    ],
+  ]);
+}
+
+function wrongAttempts(
+  snapshot: ExecutionSnapshot,
+  attempts: readonly AttemptRecord[],
+): string[] {
+  const open = attempts
+    .slice(0, -1)
+    .filter(({ attemptState }) =>
+      ["started", "suspended"].includes(attemptState),
+    );
+  return violationsOf([
+    ["attempts", attempts.length, snapshot.totalAttemptCount],
+    [
+      "attempt indexes",
+      attempts.map(({ attemptIndex }) => attemptIndex),
+      attempts.map((_attempt, index) => index),
+    ],
+    ["earlier attempts still open", open.length, 0],
+    [
+      "reclaims ever",
+      snapshot.leaseReclaimTotal,
+      attempts.filter(({ attemptType }) => attemptType === "reclaim").length,
+    ],
+    [
+      "epochs grow",
+      attempts.every(
+        ({ leaseEpoch }, index) =>
+          index === 0 || leaseEpoch > attempts[index - 1]!.leaseEpoch,
+      ),
+      true,
+    ],
+  ]);
+}
+
+function wrongHistory(
+  snapshot: ExecutionSnapshot,
+  events: readonly ExecutionEvent[],
+): string[] {
+  const leases = events.filter(({ type }) =>
+    ["claimed", "resumed", "reclaimed"].includes(type),
+  );
+  const transitions = events.filter(({ toState }) => toState !== undefined);
+  const ends = events.filter(isEnd).length;
+  const terminal = snapshot.stateVector.lifecyclePhase === "terminal";
+  const lastReplay = events.findLastIndex(({ type }) => type === "replayed");
+  const sinceReplay = (type: EventType) =>
+    events.slice(lastReplay + 1).filter((event) => event.type === type).length;
+  return violationsOf([
+    [
+      "event numbers",
+      events.map(({ seq }) => seq),
+      events.map((_event, index) => index + 1),
+    ],
+    ["first event", events[0]?.type, "created"],
+    ["leases", leases.length, snapshot.leaseEpoch],
+    [
+      "epochs of leases",
+      leases.map(({ leaseEpoch }) => leaseEpoch),
+      leases.map((_lease, index) => index + 1),
+    ],
+    ["reclaims", snapshot.leaseReclaimCount, sinceReplay("reclaimed")],
+    ["retries", snapshot.retryCount, sinceReplay("retry_scheduled")],
+    ["ends", ends, snapshot.replayCount + (terminal ? 1 : 0)],
+    [
+      "states follow each other",
+      transitions.every(
+        ({ fromState }, index) =>
+          index === 0 ||
+          isDeepStrictEqual(fromState, transitions[index - 1]!.toState),
+      ),
+      true,
+    ],
+    [
+      "events played back",
+      timeless(transitions.at(-1)?.toState),
+      timeless(snapshot.stateVector),
+    ],
+  ]);
+}
+
+/** Time alone makes a delayed execution ready and a lease lapse; the event of it is written with the next change. */
+function timeless(state: ExecutionEvent["toState"]): unknown {
+  if (state?.ownershipState === "lease_expired_reclaimable")
+    return { ownedOnce: true };
+  if (state?.ownershipState === "leased") return { ownedOnce: true };
+  if (
+    state?.eligibilityState === "eligible_now" ||
+    state?.eligibilityState === "not_eligible_until_time"
+  )
+    return { claimable: true, attemptState: state.attemptState };
+  return state;
+}
+
+/** One completion for each end, none missing and none twice. */
+async function wrongCompletions(
+  backend: EngineBackend,
+  ends: ReadonlyMap<string, number>,
+): Promise<string[]> {
+  const told = await countCompletions(backend);
+  const violations: string[] = [];
+  for (const [executionId, expected] of ends) {
+    const found = told.get(executionId) ?? 0;
+    if (found !== expected)
+      violations.push(
+        `${executionId}: ${found} completions told, but it ended ${expected} times`,
+      );
+  }
+  return violations;
+}
+
+/** How often each execution is in the feed of completions, from its beginning until now. */
+export async function countCompletions(
+  backend: EngineBackend,
+): Promise<Map<string, number>> {
+  // The end of the feed is where an end of our own shows up.
+  const marker = await backend.createExecution({
+    laneId: "end-of-feed",
+    executionKind: "marker",
+    namespace: "marker",
+  });
+  await backend.cancelExecution({
+    executionId: marker.executionId,
+    reason: "marker",
+  });
+  const told = new Map<string, number>();
+  const feed = await backend.subscribeCompletion({ cursor: EARLIEST });
+  for await (const { executionId } of feed) {
+    if (executionId === marker.executionId) break;
+    told.set(executionId, (told.get(executionId) ?? 0) + 1);
+  }
+  return told;
+}
+
+async function readHistory(
+  backend: EngineBackend,
+  executionId: ExecutionId,
+): Promise<ExecutionEvent[]> {
+  const history: ExecutionEvent[] = [];
+  for (;;) {
+    const { events } = await backend.readEvents({
+      executionId,
+      after: history.at(-1)?.seq ?? 0,
+    });
+    if (events.length === 0) return history;
+    history.push(...events);
+  }
+}
+
+const ENDS: ReadonlySet<EventType> = new Set(TERMINAL_EVENT_TYPES);
+
+function isEnd({ type }: ExecutionEvent): boolean {
+  return ENDS.has(type);
+}
+
+function violationsOf(
+  checks: readonly (readonly [what: string, found: unknown, due: unknown])[],
+): string[] {
+  return checks
+    .filter(([, found, due]) => !isDeepStrictEqual(found, due))
+    .map(
+      ([what, found, due]) =>
+        `${what}: ${JSON.stringify(found)} instead of ${JSON.stringify(due)}`,
+    );
+}

@@ -1,0 +1,18 @@
+/** Every program here is told its store by one text, so that one line below brings in another backend. */
+import type { EngineBackend } from "@flowfabric/core";
+import { sqliteBackend } from "@flowfabric/sqlite";
+
+/** By what stands before the colon; the rest is the backend's own. */
+const OPENERS: Readonly<
+  Record<string, (location: string) => Promise<EngineBackend>>
+> = {
+  sqlite: (path) => sqliteBackend({ path }),
+};
+
+/** @param store for example `sqlite:/tmp/shop.db` */
+export function openStore(store: string): Promise<EngineBackend> {
+  const colon = store.indexOf(":");
+  const open = OPENERS[store.slice(0, colon)];
+  if (open === undefined) throw new Error(`no backend is known for '${store}'`);
+  return open(store.slice(colon + 1));
+}
