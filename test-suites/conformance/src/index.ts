@@ -2,16 +2,21 @@
  * Proves that a backend does what the contract says: `conformance(harness)` in a vitest file registers every case. A new
  * backend may begin with single groups.
  */
+import { adminConformance } from "./admin.js";
+import { admissionConformance } from "./admission.js";
 import { claimsConformance } from "./claims.js";
+import { drivingConformance } from "./driving.js";
 import { eventsConformance } from "./events.js";
 import { executionsConformance } from "./executions.js";
 import { grantsConformance } from "./grants.js";
 import type { BackendHarness, Group, Registrar } from "./harness.js";
 import { leasesConformance } from "./leases.js";
+import { maintenanceConformance } from "./maintenance.js";
 import { outcomesConformance } from "./outcomes.js";
 import { readsConformance } from "./reads.js";
 import { reclaimConformance } from "./reclaim.js";
 import { tagsConformance } from "./tags.js";
+import { workersConformance } from "./workers.js";
 
 export type {
   BackendHarness,
@@ -21,15 +26,20 @@ export type {
   Registrar,
 } from "./harness.js";
 export {
+  adminConformance,
+  admissionConformance,
   claimsConformance,
+  drivingConformance,
+  eventsConformance,
   executionsConformance,
   grantsConformance,
   leasesConformance,
-  eventsConformance,
+  maintenanceConformance,
   outcomesConformance,
   readsConformance,
   reclaimConformance,
   tagsConformance,
+  workersConformance,
 };
 
 const GROUPS: readonly Group[] = [
@@ -38,10 +48,15 @@ const GROUPS: readonly Group[] = [
   tagsConformance,
   claimsConformance,
   grantsConformance,
+  admissionConformance,
   leasesConformance,
   reclaimConformance,
   outcomesConformance,
+  workersConformance,
   eventsConformance,
+  maintenanceConformance,
+  adminConformance,
+  drivingConformance,
 ];
 
 /** Every case of every group. */
