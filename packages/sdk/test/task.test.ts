@@ -215,6 +215,49 @@ test("the same for cancel, delay and fail, whose retry keeps its time", async ()
   );
 });
 
+test("a repeated fail answers 0 once its retry is promoted, and surfaces once it is claimed", async () => {
+  const { backend, conn, faults, passTime, task } = await claimed({
+    policy: retrying,
+  });
+  faults.loseReplies("fail");
+  await expect(task.fail({ reason: "x" })).rejects.toThrow();
+  passTime(61_000);
+  await backend.sweep({ name: "delayed_promoter" });
+
+  faults.loseReplies("fail");
+  await expect(task.fail({ reason: "x" })).rejects.toThrow();
+  expect(await task.fail({ reason: "x" })).toEqual({
+    kind: "retryScheduled",
+    delayUntilMs: 0,
+  });
+
+  const second = (await conn.claimNext())!;
+  faults.loseReplies("fail");
+  await expect(second.fail({ reason: "x" })).rejects.toThrow();
+  passTime(61_000);
+  const third = (await conn.claimNext({ maxWaitMs: 5_000 }))!;
+  expect(third.attemptIndex).toBe(2);
+  await expect(second.fail({ reason: "x" })).rejects.toSatisfy((e) =>
+    isEngineError(e, "stale_lease"),
+  );
+});
+
+test("what became of an execution that is no longer ours stands in the refusal", async () => {
+  const { client, faults, task } = await claimed();
+  await client.cancel({ executionId: task.executionId, reason: "x" });
+  faults.clear();
+
+  await expect(task.complete()).rejects.toMatchObject({
+    code: "execution_not_active",
+    detail: {
+      terminalOutcome: "cancelled",
+      leaseEpoch: 1,
+      lifecyclePhase: "terminal",
+      attemptId: task.attemptId,
+    },
+  });
+});
+
 test.each([
   engineError("unavailable", { op: "complete" }),
   engineError("resource_exhausted", { pool: "p", max: 1 }),

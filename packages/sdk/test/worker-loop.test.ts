@@ -1,3 +1,4 @@
+import { engineError } from "@flowfabric/core";
 import { expect, test } from "vitest";
 
 import { Client } from "../src/client.js";
@@ -296,7 +297,9 @@ test("work of a worker that vanished is taken over when its lease lapses", async
     leaseTtlMs: 1_000,
     maintenance: false,
   });
-  silent.handle("job", () => pause(10_000));
+  silent.handle("job", async (_bytes, { signal }) => {
+    await until(() => signal.aborted);
+  });
   const silentRun = silent.run({ stopOn: [], drainTimeoutMs: 0 });
   const ids = await submit(1);
   await until(() => silent.stats().running === 1);
@@ -312,4 +315,136 @@ test("work of a worker that vanished is taken over when its lease lapses", async
   await Promise.all([worker.stop(), silent.stop()]);
   await run;
   await silentRun;
+});
+
+test("stopped under load, at whatever moment, it leaves no lease behind", async () => {
+  const { backend, client, submit } = await open();
+  const ids = await submit(150);
+  let completed = 0;
+  for (let round = 0; completed < ids.length; round++) {
+    const worker = new Worker({
+      backend,
+      maxConcurrentTasks: 8,
+      prefetch: round % 3 === 0 ? 0 : 5,
+      maintenance: false,
+    });
+    worker.handle("job", () => pause(round % 2));
+    const run = worker.run({ stopOn: [] });
+    const enough = Math.min((round * 7) % 20, ids.length - completed);
+    await until(() => worker.stats().completed >= enough);
+    await worker.stop();
+    const report = await run;
+    completed += report.completed;
+
+    expect(report).toMatchObject({ failed: 0, abandoned: 0 });
+    expect(
+      (await client.list({ publicStates: ["active"] })).executions,
+    ).toEqual([]);
+    if (round > 100) expect.unreachable("no progress");
+  }
+
+  const { executions } = await client.list({
+    publicStates: ["completed"],
+    limit: 1_000,
+  });
+  expect(executions).toHaveLength(ids.length);
+  const snapshots = await Promise.all(
+    ids.map((executionId) => client.inspect(executionId)),
+  );
+  expect(
+    snapshots.every(
+      (snapshot) =>
+        snapshot?.totalAttemptCount === 1 && snapshot.leaseReclaimTotal === 0,
+    ),
+  ).toBe(true);
+});
+
+test("a store that takes outcomes one by one gets them so", async () => {
+  const { backend } = await openStore();
+  const faults = withFaults(
+    new Proxy(backend, {
+      get: (target, name, receiver) =>
+        name === "capabilities"
+          ? () => ({
+              ...target.capabilities(),
+              supports: {
+                ...target.capabilities().supports,
+                completeAndClaim: false,
+              },
+            })
+          : (Reflect.get(target, name, receiver) as unknown),
+    }),
+  );
+  const client = new Client({ backend });
+  const worker = new Worker({ backend: faults.backend, maintenance: false });
+  worker.handle("job", () => "done");
+  const run = worker.run({ stopOn: [] });
+
+  const { executionId } = await client.submit({ executionKind: "job" });
+  const end = await client.result({ executionId, timeoutMs: 10_000 });
+
+  expect(end.kind).toBe("completed");
+  expect(faults.callsOf("complete")).toHaveLength(1);
+  await worker.stop();
+  await run;
+});
+
+test("with one reply in eight lost, every piece of work is run and ended once", async () => {
+  const { backend } = await openStore();
+  const lossy = new Set(["claimMany", "completeAndClaim"]);
+  let calls = 0;
+  const unreliable = new Proxy(backend, {
+    get(target, name, receiver) {
+      const member: unknown = Reflect.get(target, name, receiver);
+      if (typeof member !== "function" || !lossy.has(String(name)))
+        return member;
+      return async (input: unknown) => {
+        const answer: unknown = await (
+          member as (input: unknown) => Promise<unknown>
+        )(input);
+        // Every eighth, and now and then several in a row: more than one call's own tries.
+        if (++calls % 8 === 0 || calls % 50 < 5)
+          throw engineError("transport", {
+            backend: "sqlite",
+            backendKind: "transport",
+            message: "reply lost",
+          });
+        return answer;
+      };
+    },
+  });
+  const client = new Client({ backend });
+  const runs = new Map<string, number>();
+  const worker = new Worker({
+    backend: unreliable,
+    maxConcurrentTasks: 5,
+    prefetch: 2,
+    maintenance: false,
+  });
+  worker.handle("job", async (_bytes, { executionId }) => {
+    runs.set(executionId, (runs.get(executionId) ?? 0) + 1);
+    await pause(1);
+  });
+  const ids: string[] = [];
+  for (let i = 0; i < 80; i++)
+    ids.push((await client.submit({ executionKind: "job" })).executionId);
+
+  const run = worker.run({ stopOn: [] });
+  await Promise.all(
+    ids.map((executionId) => client.result({ executionId, timeoutMs: 25_000 })),
+  );
+  await until(() => worker.stats().completed === ids.length);
+
+  expect([...runs.values()]).toEqual(ids.map(() => 1));
+  await worker.stop();
+  expect(await run).toEqual({ completed: 80, failed: 0, abandoned: 0 });
+  const snapshots = await Promise.all(
+    ids.map((executionId) => client.inspect(executionId)),
+  );
+  expect(
+    snapshots.filter(
+      (snapshot) =>
+        snapshot?.publicState === "completed" && snapshot.leaseEpoch === 1,
+    ),
+  ).toHaveLength(80);
 });

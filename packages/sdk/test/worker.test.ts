@@ -461,6 +461,47 @@ test("what no repeat cures ends the run with that error, after draining", async 
   expect((await client.admin.listWorkers({})).entries).toEqual([]);
 });
 
+test("one bad record does not stop a worker that others still have work for", async () => {
+  const { client, worker, faults, logger } = await open();
+  worker.handle("job", () => "done");
+  faults.refuse(
+    "claimMany",
+    engineError("corruption", { context: "c", field: "f", message: "m" }),
+    2,
+  );
+  const running = run(worker);
+
+  const { executionId } = await client.submit({ executionKind: "job" });
+
+  expect(await client.result({ executionId, timeoutMs: 10_000 })).toMatchObject(
+    { kind: "completed" },
+  );
+  expect(logger.warnings()).toContain("claim failed, trying again");
+  await worker.stop();
+  await running;
+});
+
+test("an outcome refused for good is given up, and the worker goes on", async () => {
+  const { client, worker, faults, logger } = await open();
+  worker.handle("job", () => "done");
+  faults.refuse(
+    "completeAndClaim",
+    engineError("unavailable", { op: "completeAndClaim" }),
+  );
+  const running = run(worker);
+  await client.submit({ executionKind: "job" });
+  await until(() => worker.stats().lost === 1);
+
+  const next = await client.submit({ executionKind: "job" });
+
+  expect(await client.result({ ...next, timeoutMs: 10_000 })).toMatchObject({
+    kind: "completed",
+  });
+  expect(logger.lines.filter(({ level }) => level === "error")).toHaveLength(1);
+  await worker.stop();
+  await running;
+});
+
 test("a blocked event loop is named for what it is", async () => {
   const { client, worker, logger } = await open({ leaseTtlMs: 1_000 });
   worker.handle("job", () => {
