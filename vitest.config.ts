@@ -46,20 +46,22 @@ const projects: UserWorkspaceConfig[] = [
       exclude,
     },
   },
-  ...backends.flatMap(({ name, packageDirectory }) => [
+  ...backends.flatMap(({ name, packageDirectory, serverSetup }) => [
     {
       ...fromSource,
       test: {
         name: `conformance:${name}`,
         include: [`${packageDirectory}/test/conformance.test.ts`],
+        ...(serverSetup === undefined ? {} : { globalSetup: serverSetup }),
       },
     },
     {
       ...fromSource,
       test: {
         name: `crash:${name}`,
-        include: ["test-suites/crash/test/**/*.test.ts"],
+        include: [`test-suites/crash/test/${name}.test.ts`],
         exclude,
+        ...(serverSetup === undefined ? {} : { globalSetup: serverSetup }),
       },
     },
   ]),

@@ -2,6 +2,7 @@
 // the summary of npm test.
 
 import { createRequire } from "node:module";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { root } from "./repository.mjs";
 
@@ -9,6 +10,7 @@ import { root } from "./repository.mjs";
  * @typedef {object} TestedBackend
  * @property {string} name as it stands after the colon in `conformance:<name>` and `crash:<name>`
  * @property {string} packageDirectory where its conformance test lives
+ * @property {string} [serverSetup] starts the server that its suites use, once per run
  * @property {() => Promise<{ store: string, driver: string }>} versions of what the tests really talk to
  */
 
@@ -33,4 +35,25 @@ export const backends = [
       };
     },
   },
+  {
+    name: "postgres",
+    packageDirectory: "packages/postgres",
+    serverSetup: "packages/postgres/test/global-setup.ts",
+    async versions() {
+      const require = createRequire(
+        join(root, this.packageDirectory, "package.json"),
+      );
+      const { version } = require("pg/package.json");
+      return {
+        store: `Postgres ${readServerVersion() ?? "(no server)"}`,
+        driver: `pg ${version}`,
+      };
+    },
+  },
 ];
+
+/** Left by the set-up of the last run; the server itself is gone when the summary is printed. */
+function readServerVersion() {
+  const file = join(root, "node_modules/.cache/flowfabric/postgres-version");
+  return existsSync(file) ? readFileSync(file, "utf8") : undefined;
+}

@@ -1,0 +1,474 @@
+/**
+ * Connections and transactions: a session per transaction, whose writes are sent together.
+ *
+ * A body reads with `await` and writes without: what it writes is collected and goes out as one burst in front of its
+ * next read, or with the commit. Rows are locked as they are read, and the clock is read again behind each lock, so that
+ * a call which waited cannot pass off an old time for a new one.
+ *
+ * Serialization faults, deadlocks and connections that broke before the commit was sent are tried again; a body may run
+ * more than once and touches nothing but the store. What must follow a commit is left to {@link Session.afterCommit}.
+ */
+import { createHash } from "node:crypto";
+
+import { engineError, isEngineError } from "@flowfabric/core";
+import type { Pool, PoolClient, QueryResult } from "pg";
+
+import { isConnectionLost, isContention } from "./errors.js";
+import { MUTABLE_COLUMNS, type ExecutionRow } from "./rows.js";
+
+export type SqlValue =
+  | string
+  | number
+  | bigint
+  | Uint8Array
+  | null
+  | readonly (string | number | Uint8Array | null)[];
+
+/** Anything with pg's `query`: a client, a pool's client, or a wrapper around one. */
+export interface Queryable {
+  query(query: {
+    text: string;
+    values?: unknown[];
+    name?: string;
+    rowMode?: "array";
+  }): Promise<unknown>;
+}
+
+const TRIES_MAX = 4;
+const RETRY_WAIT_MS = 20;
+/** What a process remembers and what it has to read first: more misses than this in one call are a fault. */
+const MISSES_MAX = 64;
+/** A process that stops inside a transaction must not hold its locks for ever. */
+const IDLE_IN_TRANSACTION_MS = 30_000;
+
+/** A transaction found that this process does not know a row of a small table; it is read, and the body run again. */
+export class NotInMemory extends Error {
+  readonly load: (db: Database) => Promise<void>;
+  constructor(load: (db: Database) => Promise<void>) {
+    super("not in memory");
+    this.load = load;
+  }
+}
+
+/** Another transaction got in between in a way that only a new look can tell. */
+export class LostRace extends Error {}
+
+/** Statement texts as the store's schema needs them: tables qualified, parameters numbered. */
+export class Dialect {
+  readonly schema: string;
+  readonly #prepared: boolean;
+  readonly #known = new Map<string, { text: string; name?: string }>();
+
+  constructor(schema: string, prepared: boolean) {
+    this.schema = `"${schema.replaceAll('"', '""')}"`;
+    this.#prepared = prepared;
+  }
+
+  statement(sql: string): { text: string; name?: string } {
+    let known = this.#known.get(sql);
+    if (known === undefined) {
+      let count = 0;
+      const text = sql
+        .replace(TABLE_NAMES, `$1 ${this.schema}.$2`)
+        .replaceAll("now_ms()", `${this.schema}.now_ms()`)
+        .replaceAll("{schema}", this.schema)
+        .replaceAll("?", () => `$${++count}`);
+      const digest = createHash("sha256").update(text).digest("hex");
+      known = this.#prepared
+        ? { text, name: `ff_${digest.slice(0, 24)}` }
+        : { text };
+      // Lists with filters have many forms; those are not worth a plan of their own.
+      if (this.#known.size < STATEMENTS_MAX) this.#known.set(sql, known);
+      else return { text };
+    }
+    return known;
+  }
+}
+
+const STATEMENTS_MAX = 500;
+const TABLE_NAMES =
+  /\b(FROM|JOIN|INTO|UPDATE|USING)\s+(settings|routes|lanes|holders|executions|inputs|results|progress|attempts|idempotency|tags|grants|events|purged|workers|waiters|migrations)\b/g;
+
+const INT8 = 20;
+const NUMERIC = 1700;
+const UUID = 2950;
+const BYTEA = 17;
+const NUMBERS = new Set([21, 23, 26, INT8, 700, 701, NUMERIC]);
+
+/** Per query, for a parser that is set globally would change the caller's own. */
+const TYPES = {
+  getTypeParser(oid: number) {
+    if (NUMBERS.has(oid)) return Number;
+    if (oid === UUID)
+      return (text: string) => Buffer.from(text.replaceAll("-", ""), "hex");
+    if (oid === BYTEA)
+      return (text: string) => Buffer.from(text.slice(2), "hex");
+    return (text: string) => text;
+  },
+};
+
+type Mode = "write" | "read" | "caller";
+
+/** What a procedure needs of a transaction. */
+export class Session {
+  readonly #client: Queryable;
+  readonly #dialect: Dialect;
+  readonly #mode: Mode;
+  #now: number | undefined;
+  #runs: { sql: string; values: SqlValue[] }[] = [];
+  #saves = new Map<number, ExecutionRow>();
+  #events: EventValues[] = [];
+  #sent: Promise<unknown>[] = [];
+  #failure: { readonly error: unknown } | undefined;
+  #afterCommit: (() => void)[] = [];
+  #locked = new Map<string, ExecutionRow>();
+
+  constructor(client: Queryable, dialect: Dialect, mode: Mode) {
+    this.#client = client;
+    this.#dialect = dialect;
+    this.#mode = mode;
+  }
+
+  /** Epoch milliseconds of the store, as of the last lock. */
+  now(): number {
+    if (this.#now === undefined)
+      throw engineError("invariant_violation", { what: "no clock was read" });
+    return this.#now;
+  }
+
+  /** A clock read after a lock; never an earlier one. */
+  noteTime(nowMs: number): void {
+    this.#now = Math.max(this.#now ?? nowMs, nowMs);
+  }
+
+  get locks(): boolean {
+    return this.#mode === "write";
+  }
+
+  /** Sent with the next read or the commit. */
+  run(sql: string, ...values: SqlValue[]): void {
+    this.#runs.push({ sql, values });
+  }
+
+  /** As {@link run}, at once, and tells how many rows it met. */
+  async change(sql: string, ...values: SqlValue[]): Promise<number> {
+    this.flush();
+    return (await this.#send(sql, values)).rowCount ?? 0;
+  }
+
+  async get<Row>(sql: string, ...values: SqlValue[]): Promise<Row | undefined> {
+    return (await this.all<Row>(sql, ...values))[0];
+  }
+
+  async all<Row>(sql: string, ...values: SqlValue[]): Promise<Row[]> {
+    this.flush();
+    return (await this.#send(sql, values)).rows as Row[];
+  }
+
+  /** Rows as arrays, for tables with many columns. */
+  async rows(sql: string, ...values: SqlValue[]): Promise<unknown[][]> {
+    this.flush();
+    return (await this.#send(sql, values, "array")).rows as unknown[][];
+  }
+
+  /** Written once, however often it is asked for. */
+  save(row: ExecutionRow): void {
+    this.#saves.set(row.seq, { ...row });
+  }
+
+  event(values: EventValues): void {
+    this.#events.push(values);
+  }
+
+  /** Rows that one statement has locked ahead, for bodies that go through them one by one. */
+  keepLocked(name: string, row: ExecutionRow): void {
+    this.#locked.set(name, row);
+  }
+  locked(name: string): ExecutionRow | undefined {
+    return this.#locked.get(name);
+  }
+
+  /** Runs once the transaction has committed; never after a rollback. */
+  afterCommit(effect: () => void): void {
+    this.#afterCommit.push(effect);
+  }
+
+  flush(): void {
+    for (const { sql, values } of this.#runs.splice(0)) this.#post(sql, values);
+    if (this.#saves.size > 0) {
+      this.#post(SAVE_EXECUTIONS, [
+        JSON.stringify([...this.#saves.values()].map(toJsonRow)),
+      ]);
+      this.#saves.clear();
+    }
+    if (this.#events.length > 0)
+      this.#post(INSERT_EVENTS, [JSON.stringify(this.#events.splice(0))]);
+  }
+
+  async begin(): Promise<number> {
+    const { schema } = this.#dialect;
+    const settings = `SET LOCAL idle_in_transaction_session_timeout = ${IDLE_IN_TRANSACTION_MS}; SET LOCAL enable_seqscan = off`;
+    const begin =
+      this.#mode === "read"
+        ? "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+        : "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE";
+    const results = (await this.#client.query({
+      text: `${begin}; ${settings}; SELECT ${schema}.now_ms()::TEXT AS now, (SELECT coalesce(max(id), 0)::TEXT FROM ${schema}.routes) AS routes`,
+    })) as QueryResult<{ now: string; routes: string }>[];
+    const { now, routes } = results.at(-1)!.rows[0]!;
+    this.noteTime(Number(now));
+    return Number(routes);
+  }
+
+  /** Sends what is left, waits for all of it; in a caller's transaction that is the end of it. */
+  async settle(): Promise<void> {
+    this.flush();
+    await Promise.all(this.#sent.splice(0));
+    if (this.#failure !== undefined) throw this.#failure.error;
+  }
+
+  /** @returns what must follow the commit */
+  async commit(): Promise<(() => void)[]> {
+    this.flush();
+    const committed = this.#client.query({ text: "COMMIT" });
+    // Never unheard, also where a statement before it fails first.
+    committed.catch(() => {});
+    await Promise.all(this.#sent.splice(0));
+    if (this.#failure !== undefined) throw this.#failure.error;
+    await committed;
+    return this.#afterCommit;
+  }
+
+  /** What went wrong first: later statements only say that the transaction is aborted. */
+  faultBehind(error: unknown): unknown {
+    return this.#failure === undefined ? error : this.#failure.error;
+  }
+
+  #post(sql: string, values: SqlValue[]): void {
+    const sent = this.#send(sql, values);
+    sent.catch(() => {});
+    this.#sent.push(sent);
+  }
+
+  async #send(
+    sql: string,
+    values: SqlValue[],
+    rowMode?: "array",
+  ): Promise<QueryResult> {
+    try {
+      return (await this.#client.query({
+        ...this.#dialect.statement(sql),
+        values,
+        types: TYPES,
+        ...(rowMode === undefined ? {} : { rowMode }),
+      } as never)) as QueryResult;
+    } catch (error) {
+      this.#failure ??= { error };
+      throw error;
+    }
+  }
+}
+
+/** An event's columns; the position comes from its sequence. */
+export interface EventValues {
+  readonly execution: number;
+  readonly n: number | null;
+  readonly at: number;
+  readonly type: number;
+  readonly actor: number;
+  readonly state: number | null;
+  readonly attempt: number | null;
+  readonly epoch: number | null;
+  readonly holder: number | null;
+  readonly lease: string | null;
+  readonly attempt_id: string | null;
+  readonly reason: string | null;
+  readonly data: string | null;
+  readonly tags: string | null;
+}
+
+function toJsonRow(row: ExecutionRow): Record<string, unknown> {
+  const json: Record<string, unknown> = { seq: row.seq };
+  for (const column of MUTABLE_COLUMNS) {
+    const value = row[column];
+    json[column] =
+      value instanceof Uint8Array ? Buffer.from(value).toString("hex") : value;
+  }
+  return json;
+}
+
+const COLUMN_TYPES: {
+  readonly [C in (typeof MUTABLE_COLUMNS)[number]]?: string;
+} = {
+  lease: "UUID",
+  attempt_id: "UUID",
+  request: "TEXT",
+  tags: "TEXT",
+  details: "TEXT",
+};
+
+/** Every column that may change; one new row version and two index entries at most for each. */
+export const SAVE_EXECUTIONS = `
+  UPDATE executions AS e
+  SET ${MUTABLE_COLUMNS.map((column) => `${column} = v.${column}`).join(", ")}
+  FROM json_to_recordset(?::JSON) AS v (
+    seq BIGINT, ${MUTABLE_COLUMNS.map((column) => `${column} ${COLUMN_TYPES[column] ?? "BIGINT"}`).join(", ")}
+  )
+  WHERE e.seq = v.seq`;
+
+export const INSERT_EVENTS = `
+  INSERT INTO events
+    (execution, n, at, type, actor, state, attempt, epoch, holder, lease, attempt_id, reason, data, tags)
+  SELECT execution, n, at, type, actor, state, attempt, epoch, holder, lease, attempt_id, reason, data, tags
+  FROM json_to_recordset(?::JSON) AS v (
+    execution BIGINT, n INTEGER, at BIGINT, type SMALLINT, actor SMALLINT, state INTEGER, attempt INTEGER, epoch BIGINT,
+    holder BIGINT, lease UUID, attempt_id UUID, reason TEXT, data TEXT, tags TEXT
+  )`;
+
+type Body<Answer> = (tx: Session) => Answer | Promise<Answer>;
+
+export class Database {
+  readonly dialect: Dialect;
+  readonly #pool: Pool;
+  /** Ends the pool, where it is ours. */
+  readonly #end: () => Promise<void>;
+  /** Learns of routes that other processes made. */
+  readonly #onRoutes: (newest: number) => Promise<void>;
+  readonly #calls = new Set<Promise<unknown>>();
+  #closed = false;
+
+  constructor(
+    pool: Pool,
+    dialect: Dialect,
+    options: {
+      end: () => Promise<void>;
+      onRoutes: (newest: number) => Promise<void>;
+    },
+  ) {
+    this.#pool = pool;
+    this.dialect = dialect;
+    this.#end = options.end;
+    this.#onRoutes = options.onRoutes;
+  }
+
+  /** One atomic unit; the body may run more than once. Its answer is given after the commit. */
+  write<Answer>(body: Body<Answer>): Promise<Answer> {
+    return this.#tracked(() => this.#transaction(body, "write"));
+  }
+
+  /** One consistent look; takes no row lock. */
+  read<Answer>(body: Body<Answer>): Promise<Answer> {
+    return this.#tracked(() => this.#transaction(body, "read"));
+  }
+
+  /** One statement that is a transaction of its own. */
+  query<Row>(sql: string, ...values: SqlValue[]): Promise<Row[]> {
+    return this.#tracked(() =>
+      this.#retried(async (client, sent) => {
+        const session = new Session(client, this.dialect, "write");
+        sent();
+        return await session.all<Row>(sql, ...values);
+      }),
+    );
+  }
+
+  /** Several plain statements at once, without parameters; rows of the last ones by statement. */
+  script(text: string): Promise<Record<string, string>[][]> {
+    return this.#tracked(() =>
+      this.#retried(async (client) => {
+        const results = (await client.query(text)) as unknown as QueryResult[];
+        return [results].flat().map(({ rows }) => rows);
+      }),
+    );
+  }
+
+  /** Resolves when no call is going on any more. */
+  async drained(): Promise<void> {
+    while (this.#calls.size > 0) await Promise.allSettled([...this.#calls]);
+  }
+
+  /** Calls that have begun are finished; later ones are refused. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.drained();
+    await this.#end();
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  #tracked<Answer>(call: () => Promise<Answer>): Promise<Answer> {
+    if (this.#closed)
+      return Promise.reject(engineError("unavailable", { op: "shutdown" }));
+    const running = call();
+    this.#calls.add(running);
+    const done = () => void this.#calls.delete(running);
+    running.then(done, done);
+    return running;
+  }
+
+  #transaction<Answer>(body: Body<Answer>, mode: Mode): Promise<Answer> {
+    return this.#retried(async (client, sent) => {
+      const tx = new Session(client, this.dialect, mode);
+      let effects: (() => void)[];
+      let answer: Answer;
+      try {
+        await this.#onRoutes(await tx.begin());
+        answer = await body(tx);
+        if (mode === "write") sent();
+        effects = await tx.commit();
+      } catch (error) {
+        const fault = tx.faultBehind(error);
+        if (!isConnectionLost(fault))
+          await client.query("ROLLBACK").catch(() => {});
+        throw fault;
+      }
+      for (const effect of effects) effect();
+      return answer;
+    });
+  }
+
+  async #retried<Answer>(
+    attempt: (client: PoolClient, sent: () => void) => Promise<Answer>,
+  ): Promise<Answer> {
+    let misses = 0;
+    for (let tries = 1; ;) {
+      let mayHaveHappened = false;
+      let client: PoolClient | undefined;
+      let broken = false;
+      let failure: unknown;
+      try {
+        client = await this.#pool.connect();
+        return await attempt(client, () => {
+          mayHaveHappened = true;
+        });
+      } catch (error) {
+        failure = error;
+        broken = isConnectionLost(error);
+      } finally {
+        client?.release(broken);
+      }
+      if (failure instanceof NotInMemory && ++misses <= MISSES_MAX) {
+        await failure.load(this);
+        continue;
+      }
+      const again =
+        isContention(failure) ||
+        failure instanceof LostRace ||
+        (broken && !mayHaveHappened);
+      if (!again || isEngineError(failure)) throw failure;
+      if (++tries > TRIES_MAX)
+        throw broken
+          ? failure
+          : engineError("retry_exhausted", { attempts: tries - 1 }, failure);
+      await new Promise((resolve) =>
+        setTimeout(
+          resolve,
+          RETRY_WAIT_MS * tries * tries * (0.5 + Math.random()),
+        ),
+      );
+    }
+  }
+}

@@ -1,0 +1,3 @@
+/** FlowFabric on Postgres: `postgresBackend({ connectionString })`. */
+export { postgresBackend } from "./backend.js";
+export type { PostgresOptions } from "./options.js";

@@ -1,0 +1,338 @@
+import {
+  HOME,
+  type Args,
+  type ClaimedExecution,
+  type ClaimForWorkerResult,
+  type ClaimManyResult,
+  type ClaimOperations,
+  type GrantKind,
+  type Implementation,
+} from "@flowfabric/core";
+
+import {
+  findCandidates,
+  findEligible,
+  hasWaiting,
+  nextDueAtMs,
+} from "../procedures/candidates.js";
+import { saveExecution, selectExecutions } from "../procedures/executions.js";
+import { hasLiveGrant, writeGrant } from "../procedures/grants.js";
+import {
+  isAtReclaimCap,
+  isInterrupted,
+  markLapsedIfDue,
+  promoteIfDue,
+  ringAfterCommit,
+} from "../procedures/lifecycle.js";
+import type { Presence } from "../procedures/registry.js";
+import type { Route } from "../procedures/routes.js";
+import {
+  claimedExecution,
+  takeExecution,
+  type Taker,
+} from "../procedures/take.js";
+import {
+  effectiveNow,
+  EXECUTION_COLUMNS,
+  executionIdOf,
+  type ExecutionRow,
+} from "../rows.js";
+import type { Session, Store } from "../store.js";
+import type { Ticket } from "../wakeups.js";
+
+export function claimOperations(store: Store): Implementation<ClaimOperations> {
+  const { db } = store;
+  return {
+    async claim({ laneId, capabilities, policy, signal }) {
+      const { claimed } = await claimWaiting(store, {
+        workerId: policy.workerId,
+        workerInstanceId: policy.workerInstanceId,
+        leaseTtlMs: policy.leaseTtlMs,
+        maxWaitMs: policy.maxWaitMs,
+        lanes: [laneId],
+        capabilities: capabilities.tokens,
+        max: 1,
+        repeat: false,
+        signal,
+      });
+      return claimed[0];
+    },
+
+    claimMany: (args) => claimWaiting(store, args),
+
+    async claimForWorker(args) {
+      const presence = { ...args, lanes: [args.laneId] };
+      return await parked(store, presence, args.maxWaitMs ?? 0, args.signal, {
+        attempt: () => db.write(async (tx) => await grantOne(store, tx, args)),
+        isEmpty: (answer) => answer.kind === "noWork",
+      });
+    },
+
+    scanEligibleExecutions: (args) =>
+      db.read(async (tx) => {
+        const now = tx.now();
+        // Delayed work that is due counts as eligible, promoted or not.
+        return (
+          await findEligible(
+            tx,
+            store.routes.ofLane(args.laneId),
+            now,
+            args.limit,
+            args.partition,
+          )
+        ).map(executionIdOf);
+      }),
+  };
+}
+
+type ClaimArgs = Args<"claimMany">;
+
+/** Claims once, and with `maxWaitMs` again whenever there may be something. */
+async function claimWaiting(
+  store: Store,
+  args: ClaimArgs,
+): Promise<ClaimManyResult> {
+  return await parked(store, args, args.maxWaitMs ?? 0, args.signal, {
+    attempt: () =>
+      store.db.write(async (tx) => await claimNow(store, tx, args)),
+    isEmpty: (answer) => answer.claimed.length === 0,
+  });
+}
+
+/**
+ * The claim itself, inside a transaction: also the second half of `completeAndClaim`.
+ * Lanes are served in turn, so that a busy one does not starve the next. What this very call scheduled for a retry is
+ * passed over, however soon it may start.
+ */
+export async function claimNow(
+  store: Store,
+  tx: Session,
+  args: ClaimArgs,
+  passedOver: ReadonlySet<string> = NONE,
+): Promise<ClaimManyResult> {
+  if (args.repeat && args.requestId !== undefined) {
+    const again = await repeatedClaim(store, tx, args, args.requestId);
+    if (again.length > 0) return { claimed: again };
+  }
+  const now = tx.now();
+  const offered = new Set(args.capabilities);
+  const taker: Taker = {
+    workerId: args.workerId,
+    workerInstanceId: args.workerInstanceId,
+    leaseTtlMs: args.leaseTtlMs,
+    requestId: args.requestId,
+  };
+  const routesOf = args.lanes.map((lane) =>
+    store.routes.serveable(lane, offered, args.namespace),
+  );
+  const claimed: ClaimedExecution[] = [];
+  // A candidate that must still wait for its back-off is written down and gone from the next look.
+  for (let looks = 0; looks < 3 && claimed.length < args.max; looks++) {
+    const wanted = args.max - claimed.length;
+    const found: ExecutionRow[][] = [];
+    for (const routes of routesOf)
+      found.push(
+        await findCandidates(tx, routes, now, wanted + passedOver.size),
+      );
+    const candidates = inTurn(found).filter(
+      (row) => passedOver.size === 0 || !passedOver.has(executionIdOf(row)),
+    );
+    if (candidates.length === 0) break;
+    for (const row of candidates.slice(0, wanted)) {
+      const taken = await takeExecution(store, tx, row, taker, now);
+      if (taken !== undefined) claimed.push(taken);
+    }
+  }
+  // Whoever is parked on these lanes must look when these leases may lapse.
+  if (claimed.length > 0)
+    tx.afterCommit(() => store.wakeups.ringDue(args.lanes, args.leaseTtlMs));
+  if (claimed.length === args.max) return { claimed };
+  const dueAt = await nextDueAtMs(tx, routesOf.flat(), now);
+  return dueAt === undefined
+    ? { claimed }
+    : { claimed, nextDueInMs: Math.max(0, dueAt - now) };
+}
+
+const NONE: ReadonlySet<string> = new Set();
+
+/** One of each list, then the next of each. */
+function inTurn(lists: readonly (readonly ExecutionRow[])[]): ExecutionRow[] {
+  if (lists.length === 1) return [...lists[0]!];
+  const longest = Math.max(...lists.map((list) => list.length));
+  return Array.from({ length: longest }, (_unused, index) =>
+    lists.flatMap((list) => list[index] ?? []),
+  ).flat();
+}
+
+/** A lost reply: the leases that this worker took under this request and still holds. */
+async function repeatedClaim(
+  store: Store,
+  tx: Session,
+  args: ClaimArgs,
+  requestId: string,
+): Promise<ClaimedExecution[]> {
+  const holder = store.holders.ensure(args);
+  const now = tx.now();
+  const routes = args.lanes.flatMap((lane) => store.routes.ofLane(lane));
+  const rows = await selectExecutions(
+    tx,
+    LEASES_OF_REQUEST,
+    routes.map(({ id }) => id),
+    now,
+    holder,
+    requestId,
+  );
+  const claimed: ClaimedExecution[] = [];
+  for (const row of rows) claimed.push(await claimedExecution(store, tx, row));
+  return claimed;
+}
+
+interface Parking<Answer> {
+  readonly attempt: () => Promise<Answer>;
+  readonly isEmpty: (answer: Answer) => boolean;
+}
+
+/**
+ * Tries, and while there is nothing waits for a ring, for the next instant at which something falls due, or for the end
+ * of the wait; beside that it drives the engine. A ring only leads to a look that takes no lock.
+ */
+async function parked<Answer>(
+  store: Store,
+  presence: Presence,
+  maxWaitMs: number,
+  signal: AbortSignal | undefined,
+  { attempt, isEmpty }: Parking<Answer>,
+): Promise<Answer> {
+  if (maxWaitMs > 0) store.wakeups.requireOpen();
+  const endsAtMs = performance.now() + maxWaitMs;
+  for (;;) {
+    const ticket = store.wakeups.ticket({ lanes: presence.lanes });
+    const answer = await attempt();
+    const driveAgainMs =
+      (await store.driver.drive(store, presence)) ?? Infinity;
+    if (!isEmpty(answer)) return answer;
+    if (
+      !(await somethingFound(
+        store,
+        presence,
+        ticket,
+        endsAtMs,
+        driveAgainMs,
+        signal,
+      ))
+    )
+      return answer;
+  }
+}
+
+/** Waits until a claim may find something; false when the wait is over. */
+async function somethingFound(
+  store: Store,
+  presence: Presence,
+  ticket: Ticket,
+  endsAtMs: number,
+  driveAgainMs: number,
+  signal: AbortSignal | undefined,
+): Promise<boolean> {
+  const offered = new Set(presence.capabilities);
+  for (let seen = ticket; ; seen = store.wakeups.ticket(seen.interest)) {
+    const leftMs = endsAtMs - performance.now();
+    if (leftMs <= 0 || signal?.aborted === true || store.wakeups.closed)
+      return false;
+    const { found, dueInMs, timerInMs } = await store.db.read(async (tx) => {
+      const now = tx.now();
+      const routes = presence.lanes.flatMap((lane) =>
+        store.routes.serveable(lane, offered, presence.namespace),
+      );
+      return {
+        found: (await findCandidates(tx, routes, now, 1)).length > 0,
+        dueInMs: ((await nextDueAtMs(tx, routes, now)) ?? Infinity) - now,
+        timerInMs: (await store.driver.nextTimerInMs(tx)) ?? Infinity,
+      };
+    });
+    if (found) return true;
+    // A timer is due already: the driver has to run, as soon as it may.
+    if (timerInMs === 0 && driveAgainMs === Infinity) return true;
+    const dueMs = Math.min(
+      dueInMs,
+      timerInMs === 0 ? Infinity : timerInMs,
+      driveAgainMs,
+    );
+    await store.wakeups.wait(
+      seen,
+      Math.max(1, Math.min(leftMs, dueMs)),
+      signal,
+    );
+    // Not rung: something fell due, or the wait is over. A claim and a portion see to the one, the loop to the other.
+    if (dueMs < leftMs && store.wakeups.isCurrent(seen)) return true;
+  }
+}
+
+async function grantOne(
+  store: Store,
+  tx: Session,
+  args: Args<"claimForWorker">,
+): Promise<ClaimForWorkerResult> {
+  const now = tx.now();
+  const routes = store.routes.serveable(
+    args.laneId,
+    new Set(args.capabilities),
+    args.namespace,
+  );
+  for (const row of await findCandidates(tx, routes, now, 10)) {
+    const kind = readyFor(store, tx, row, effectiveNow(row, now));
+    if (kind === undefined) continue;
+    const grant = writeGrant(
+      tx,
+      row,
+      kind,
+      args,
+      args.laneId,
+      effectiveNow(row, now),
+    );
+    saveExecution(tx, row);
+    return { kind: "granted", grant };
+  }
+  return {
+    kind: "noWork",
+    reason: (await hasWaiting(tx, waitingRoutes(store, args)))
+      ? "blocked"
+      : "empty",
+  };
+}
+
+function waitingRoutes(store: Store, args: Args<"claimForWorker">): Route[] {
+  return store.routes
+    .ofLane(args.laneId)
+    .filter(
+      (route) =>
+        args.namespace === undefined || route.namespace === args.namespace,
+    );
+}
+
+/** Writes down what time has changed, and tells which grant fits; none where the execution must still wait. */
+function readyFor(
+  store: Store,
+  tx: Session,
+  row: ExecutionRow,
+  nowMs: number,
+): GrantKind | undefined {
+  promoteIfDue(tx, row, nowMs);
+  const marked = markLapsedIfDue(tx, row, nowMs);
+  if (marked) {
+    saveExecution(tx, row);
+    ringAfterCommit(store, tx, row);
+  }
+  if (hasLiveGrant(row, nowMs)) return undefined;
+  if (row.home === HOME.eligible)
+    return isInterrupted(row) ? "resume" : "claim";
+  if (row.home !== HOME.lapsed && row.home !== HOME.revoked) return undefined;
+  return row.score > nowMs || isAtReclaimCap(row) || row.holds !== 0
+    ? undefined
+    : "reclaim";
+}
+
+export const LEASES_OF_REQUEST = `
+  SELECT ${EXECUTION_COLUMNS}
+  FROM executions
+  WHERE route = ANY(?::BIGINT[]) AND home = ${HOME.active} AND score > ? AND holder = ? AND request = ?`;

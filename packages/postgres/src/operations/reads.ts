@@ -1,0 +1,357 @@
+import {
+  type AttemptId,
+  derivePublicState,
+  effectiveHome,
+  HOME,
+  HOMES,
+  invalidInput,
+  isRefusal,
+  type Args,
+  type AttemptRecord,
+  type ExecutionId,
+  type ExecutionSnapshot,
+  type Home,
+  type Implementation,
+  type LaneId,
+  type LeaseId,
+  type PublicState,
+  type ReadOperations,
+} from "@flowfabric/core";
+
+import { settle } from "../errors.js";
+import { findExecution, lockExecution } from "../procedures/executions.js";
+import { attemptTypeOf } from "../procedures/lifecycle.js";
+import {
+  ATTEMPT_TYPES,
+  attemptLifecycleOf,
+  bytesToUuid,
+  executionIdOf,
+  lineage,
+  optional,
+  parseJson,
+  publicStateAt,
+  readDetails,
+  readTags,
+  toInfo,
+  toSnapshot,
+  type ArchivedAttempt,
+  type ExecutionRow,
+} from "../rows.js";
+import type { SqlValue } from "../db.js";
+import type { Session, Store } from "../store.js";
+
+export function readOperations(store: Store): Implementation<ReadOperations> {
+  const { db } = store;
+  return {
+    describeExecution: (args) =>
+      db.read(async (tx) => {
+        const row = await findExecution(store, tx, args);
+        return row === undefined ? undefined : await snapshot(store, tx, row);
+      }),
+
+    readExecutionContext: async (args) =>
+      settle(
+        await db.read(async (tx) => {
+          const row = await lockExecution(store, tx, args);
+          if (isRefusal(row)) return row;
+          const payload =
+            (
+              await tx.get<{ payload: Uint8Array | null }>(
+                READ_PAYLOAD,
+                row.seq,
+              )
+            )?.payload ?? new Uint8Array();
+          return {
+            inputPayload: payload,
+            executionKind: row.kind,
+            tags: readTags(row),
+          };
+        }),
+      ),
+
+    readExecutionInfo: (args) =>
+      db.read(async (tx) => {
+        const row = await findExecution(store, tx, args);
+        if (row === undefined) return undefined;
+        return toInfo(row, {
+          route: store.routes.require(row.route),
+          holder: undefined,
+          nowMs: tx.now(),
+        });
+      }),
+
+    readExecutionState: (args) =>
+      db.read(async (tx) => {
+        const row = await findExecution(store, tx, args);
+        return row === undefined ? undefined : publicStateAt(row, tx.now());
+      }),
+
+    getExecutionResult: (args) =>
+      db.read(async (tx) => {
+        const row = await findExecution(store, tx, args);
+        return row === undefined
+          ? undefined
+          : (await tx.get<{ payload: Uint8Array }>(READ_RESULT, row.seq))
+              ?.payload;
+      }),
+
+    readCurrentAttemptIndex: async (args) =>
+      settle(
+        await db.read(async (tx) => {
+          const row = await lockExecution(store, tx, args);
+          return isRefusal(row) ? row : row.attempt;
+        }),
+      ),
+
+    readTotalAttemptCount: async (args) =>
+      settle(
+        await db.read(async (tx) => {
+          const row = await lockExecution(store, tx, args);
+          return isRefusal(row) ? row : row.attempts;
+        }),
+      ),
+
+    getExecutionNamespace: (args) =>
+      db.read(async (tx) => {
+        const row = await findExecution(store, tx, args);
+        return row === undefined
+          ? undefined
+          : store.routes.require(row.route).namespace;
+      }),
+
+    listExecutions: (args) =>
+      db.read(async (tx) => await list(store, tx, args)),
+
+    listAttempts: (args) =>
+      db.read(async (tx) => {
+        const row = await findExecution(store, tx, args);
+        return row === undefined ? [] : await attempts(store, tx, row);
+      }),
+
+    listLanes: ({ cursor, limit }) =>
+      db.read(async (tx) => {
+        if (limit === 0) return { lanes: [] };
+        const lanes = (
+          await tx.all<{ lane: LaneId }>(LIST_LANES, cursor ?? "", limit + 1)
+        ).map(({ lane }) => lane);
+        if (lanes.length <= limit) return { lanes };
+        lanes.length = limit;
+        return { lanes, nextCursor: lanes.at(-1)! };
+      }),
+  };
+}
+
+async function snapshot(
+  store: Store,
+  tx: Session,
+  row: ExecutionRow,
+): Promise<ExecutionSnapshot> {
+  const progress =
+    row.progress_at === null
+      ? undefined
+      : await tx.get<{ percent: number | null; message: string | null }>(
+          READ_PROGRESS,
+          row.seq,
+        );
+  const creator = (
+    await tx.get<{ creator: string | null }>(READ_CREATOR, row.seq)
+  )?.creator;
+  return toSnapshot(
+    row,
+    {
+      route: store.routes.require(row.route),
+      holder: store.holders.find(row.holder),
+      nowMs: tx.now(),
+    },
+    {
+      ...optional("creator", creator),
+      ...(progress === undefined
+        ? {}
+        : {
+            progress: {
+              ...optional("percent", progress.percent),
+              ...optional("message", progress.message),
+              updatedAtMs: row.progress_at!,
+            },
+          }),
+    },
+  );
+}
+
+async function attempts(
+  store: Store,
+  tx: Session,
+  row: ExecutionRow,
+): Promise<AttemptRecord[]> {
+  const earlier = (
+    await tx.all<{ attempt: number; record: string }>(LIST_ATTEMPTS, row.seq)
+  ).map(({ attempt, record }): AttemptRecord => {
+    const stored = parseJson<ArchivedAttempt>(record, "attempt");
+    const attemptType = ATTEMPT_TYPES[stored.type]!;
+    return {
+      attemptIndex: attempt,
+      attemptId: stored.attemptId as AttemptId,
+      attemptType,
+      attemptState: stored.state,
+      leaseId: stored.leaseId as LeaseId,
+      leaseEpoch: stored.epoch,
+      ...store.holders.require(stored.holder),
+      startedAtMs: stored.startedAtMs,
+      endedAtMs: stored.endedAtMs,
+      ...optional("failureReason", stored.failureReason),
+      ...optional("failureCategory", stored.failureCategory),
+      ...lineage(attemptType, stored),
+    };
+  });
+  if (row.attempt_id === null) return earlier;
+  const details = readDetails(row);
+  const attemptType = attemptTypeOf(row);
+  const attemptState = attemptLifecycleOf(row);
+  const failed = attemptState === "ended_failure";
+  return [
+    ...earlier,
+    {
+      attemptIndex: row.attempt,
+      attemptId: bytesToUuid(row.attempt_id) as AttemptId,
+      attemptType,
+      attemptState,
+      leaseId: bytesToUuid(row.lease!) as LeaseId,
+      leaseEpoch: row.epoch,
+      ...store.holders.require(row.holder!),
+      startedAtMs: row.attempt_at!,
+      ...optional("endedAtMs", row.completed_at),
+      ...(failed
+        ? {
+            ...optional("failureReason", details.failureReason),
+            ...optional("failureCategory", details.failureCategory),
+          }
+        : {}),
+      ...(attemptState === "ended_cancelled"
+        ? { failureReason: `cancelled: ${details.cancellationReason ?? ""}` }
+        : {}),
+      ...lineage(attemptType, {
+        reason: details.attemptReason,
+        requestedBy: details.attemptRequestedBy,
+        previous: details.attemptPrevious,
+      }),
+    },
+  ];
+}
+
+async function list(
+  store: Store,
+  tx: Session,
+  args: Args<"listExecutions">,
+): Promise<{ executions: ExecutionId[]; nextCursor?: string }> {
+  const after = parsePosition(args.cursor);
+  if (args.limit === 0) return { executions: [] };
+  const filters = ["seq > ?"];
+  const values: SqlValue[] = [after];
+  if (args.partition !== undefined) {
+    filters.push("partition = ?");
+    values.push(args.partition);
+  }
+  if (args.namespace !== undefined || args.lanes !== undefined) {
+    const routes = store.routes
+      .matching(args.namespace, args.lanes)
+      .map(({ id }) => id);
+    // Not an index condition: pages go by creation, and one index serves one order.
+    filters.push("route = ANY(?::BIGINT[])");
+    values.push(routes);
+  }
+  if (args.publicStates !== undefined) {
+    const { condition, nowMs } = stateCondition(args.publicStates, tx.now());
+    filters.push(condition);
+    values.push(
+      ...Array.from({ length: condition.split("?").length - 1 }, () => nowMs),
+    );
+  }
+  const rows = await tx.all<{ seq: number; id: Uint8Array; partition: number }>(
+    `
+  SELECT seq, id, partition
+  FROM executions
+  WHERE ${filters.join(" AND ")}
+  ORDER BY seq
+  LIMIT ?`,
+    ...values,
+    args.limit + 1,
+  );
+  const page = rows.slice(0, args.limit);
+  return {
+    executions: page.map(executionIdOf),
+    ...(rows.length > args.limit
+      ? { nextCursor: String(page.at(-1)!.seq) }
+      : {}),
+  };
+}
+
+/** Public states as a condition on stored columns; what only time has changed counts as changed. */
+export function stateCondition(
+  states: readonly PublicState[],
+  nowMs: number,
+): { readonly condition: string; readonly nowMs: number } {
+  const wanted = new Set<PublicState>(states);
+  const shown = (home: Home) =>
+    wanted.has(derivePublicState(vectorForState(home)));
+  const homes = (Object.keys(HOMES).map(Number) as Home[]).filter(
+    (home) => home !== HOME.delayed && shown(home),
+  );
+  const parts = [`home IN (${homes.join(", ")})`];
+  if (wanted.has("delayed"))
+    parts.push(`(home = ${HOME.delayed} AND score > ?)`);
+  if (shown(effectiveHome(HOME.delayed, 0, 1)))
+    parts.push(`(home = ${HOME.delayed} AND score <= ?)`);
+  return { condition: `(${parts.join(" OR ")})`, nowMs };
+}
+
+function vectorForState(home: Home) {
+  const { phase, eligibility, outcome } = HOMES[home];
+  return {
+    lifecyclePhase: phase,
+    eligibilityState: eligibility,
+    terminalOutcome: outcome,
+  };
+}
+
+function parsePosition(cursor: string | undefined): number {
+  if (cursor === undefined) return 0;
+  if (!/^(0|[1-9]\d{0,15})$/.test(cursor))
+    throw invalidInput(
+      "cursor",
+      `'${cursor}' is no cursor of this list; pass nextCursor of the page before`,
+    );
+  return Number(cursor);
+}
+
+export const READ_PAYLOAD = `
+  SELECT payload
+  FROM inputs
+  WHERE seq = ?`;
+
+const READ_CREATOR = `
+  SELECT creator
+  FROM inputs
+  WHERE seq = ?`;
+
+const READ_RESULT = `
+  SELECT payload
+  FROM results
+  WHERE seq = ?`;
+
+const READ_PROGRESS = `
+  SELECT percent, message
+  FROM progress
+  WHERE seq = ?`;
+
+const LIST_ATTEMPTS = `
+  SELECT attempt, record
+  FROM attempts
+  WHERE seq = ?
+  ORDER BY attempt`;
+
+const LIST_LANES = `
+  SELECT lane
+  FROM lanes
+  WHERE lane > ?
+  ORDER BY lane
+  LIMIT ?`;

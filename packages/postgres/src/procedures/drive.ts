@@ -1,0 +1,80 @@
+/**
+ * The engine drives itself: beside claims, a process runs at most one bounded portion of due maintenance every
+ * 250 ms. No other process is needed for progress, and any number of them changes nothing (00 §2, D36).
+ */
+import { PORTION_INTERVAL_MS } from "@flowfabric/core";
+
+import type { Session } from "../db.js";
+import type { Store } from "../store.js";
+import { expireDue, nextTimerAtMs, PORTIONS } from "./portions.js";
+import { Heartbeats, type Presence } from "./registry.js";
+
+const EFFECTS_PER_STEP = 100;
+const STEPS = [
+  PORTIONS.lease_expiry,
+  PORTIONS.reclaim_driver,
+  PORTIONS.delayed_promoter,
+  PORTIONS.unblock,
+];
+/** Stores with more routes than this are gone through in turns. */
+const ROUTES_PER_PORTION = 64;
+
+export class Driver {
+  readonly heartbeats = new Heartbeats();
+  /** Where the reconciler's next page begins. */
+  readonly reconcileCursor = { seq: 0 };
+  #lastPortionMs = -PORTION_INTERVAL_MS;
+  #routeCursor = 0;
+
+  /**
+   * Runs a portion where one is allowed now.
+   * @returns in how many milliseconds another look is worth while, where sooner than something falls due
+   */
+  async drive(store: Store, presence: Presence): Promise<number | undefined> {
+    const sinceMs = performance.now() - this.#lastPortionMs;
+    if (sinceMs < PORTION_INTERVAL_MS) return PORTION_INTERVAL_MS - sinceMs;
+    this.#lastPortionMs = performance.now();
+    const more = await store.db.write(
+      async (tx) => await this.#portion(store, tx, presence),
+    );
+    return more ? PORTION_INTERVAL_MS : undefined;
+  }
+
+  async #portion(
+    store: Store,
+    tx: Session,
+    presence: Presence,
+  ): Promise<boolean> {
+    const nowMs = tx.now();
+    const portion = {
+      store,
+      tx,
+      routes: this.#nextRoutes(store),
+      nowMs,
+      limit: EFFECTS_PER_STEP,
+    };
+    if (this.heartbeats.isDue(presence, nowMs))
+      await this.heartbeats.write(store, tx, presence, nowMs);
+    let more = false;
+    for (const step of [expireDue, ...STEPS])
+      if ((await step(portion)) >= EFFECTS_PER_STEP) more = true;
+    return more;
+  }
+
+  #nextRoutes(store: Store) {
+    const all = store.routes.all();
+    if (all.length <= ROUTES_PER_PORTION) return all;
+    const from = this.#routeCursor % all.length;
+    this.#routeCursor = from + ROUTES_PER_PORTION;
+    return [...all.slice(from), ...all.slice(0, from)].slice(
+      0,
+      ROUTES_PER_PORTION,
+    );
+  }
+
+  /** Until the next timer anywhere in the store, in milliseconds. */
+  async nextTimerInMs(tx: Session): Promise<number | undefined> {
+    const atMs = await nextTimerAtMs(tx);
+    return atMs === undefined ? undefined : Math.max(0, atMs - tx.now());
+  }
+}

@@ -1,0 +1,223 @@
+/**
+ * One bounded, idempotent portion of each sweep. Claims drive the engine with these, sweeps run the same. A row that a
+ * look returned is re-checked before it is changed; several at once change nothing.
+ */
+import { HOME, type SweepName } from "@flowfabric/core";
+
+import type { Session } from "../db.js";
+import { effectiveNow, EXECUTION_COLUMNS, type ExecutionRow } from "../rows.js";
+import type { Store } from "../store.js";
+import { saveExecution, selectExecutions } from "./executions.js";
+import { expire, type ExpiryReason } from "./expiry.js";
+import {
+  failAtReclaimCap,
+  isAtReclaimCap,
+  markLapsedIfDue,
+  promoteIfDue,
+  ringAfterCommit,
+} from "./lifecycle.js";
+import { forgetKeys, forgetPurged, purgeDue, raiseFeedFloor } from "./purge.js";
+import { reconcilePage } from "./reconcile.js";
+import { isCovered, liveWorkers } from "./registry.js";
+import type { Route } from "./routes.js";
+import { blockUncovered, unblockRoute } from "./unblock.js";
+
+export interface Portion {
+  readonly store: Store;
+  readonly tx: Session;
+  /** The routes to look at; timers and the registry know no routes. */
+  readonly routes: readonly Route[];
+  readonly nowMs: number;
+  readonly limit: number;
+}
+
+/** @returns how many effects it had; `limit` means that there may be more */
+export const PORTIONS: {
+  readonly [N in SweepName]: (portion: Portion) => Promise<number>;
+} = {
+  delayed_promoter: async (portion) =>
+    await overRoutes(portion, DUE_DELAYED, (row) => {
+      if (!promoteIfDue(portion.tx, row, effectiveNow(row, portion.nowMs)))
+        return false;
+      saveExecution(portion.tx, row);
+      ringAfterCommit(portion.store, portion.tx, row);
+      return true;
+    }),
+
+  lease_expiry: async (portion) =>
+    await overRoutes(portion, LAPSED_LEASES, (row) => {
+      if (!markLapsedIfDue(portion.tx, row, effectiveNow(row, portion.nowMs)))
+        return false;
+      saveExecution(portion.tx, row);
+      ringAfterCommit(portion.store, portion.tx, row);
+      return true;
+    }),
+
+  reclaim_driver: async (portion) =>
+    await overRoutes(portion, AT_RECLAIM_CAP, (row) => {
+      if (!isAtReclaimCap(row)) return false;
+      failAtReclaimCap(portion.tx, row, effectiveNow(row, portion.nowMs));
+      saveExecution(portion.tx, row);
+      ringAfterCommit(portion.store, portion.tx, row);
+      return true;
+    }),
+
+  attempt_timeout: async (portion) =>
+    await expireDue(portion, ["attempt_timeout"]),
+  execution_deadline: async (portion) =>
+    await expireDue(portion, ["execution_deadline"]),
+
+  unblock: async ({ store, tx, routes, nowMs, limit }) => {
+    let done = 0;
+    const workersOf = new Map<
+      string,
+      Awaited<ReturnType<typeof liveWorkers>>
+    >();
+    for (const route of routes) {
+      if (done >= limit) return done;
+      const live =
+        workersOf.get(route.namespace) ??
+        (await liveWorkers(tx, route.namespace, nowMs));
+      workersOf.set(route.namespace, live);
+      done += isCovered(route, live)
+        ? await unblockRoute(store, tx, route, nowMs, limit - done)
+        : await blockUncovered(tx, route, nowMs, limit - done);
+    }
+    return done;
+  },
+
+  worker_registry_ttl_sweep: async ({ tx, nowMs, limit }) =>
+    await tx.change(DELETE_DEAD_WORKERS, nowMs, limit),
+
+  retention_trimmer: async ({ store, tx, routes, nowMs, limit }) =>
+    await purgeDue(store, tx, routes, store.options.retentionMs, nowMs, limit),
+
+  event_trimmer: async ({ store, tx, nowMs, limit }) => {
+    await trimFeeds(store, tx, nowMs);
+    const purged = await forgetPurged(store, tx, nowMs, limit);
+    return purged + (await forgetKeys(tx, nowMs, limit));
+  },
+
+  index_reconciler: async ({ store, tx, limit }) =>
+    (await reconcilePage(store, tx, store.driver.reconcileCursor, limit))
+      .processed,
+};
+
+/** Both timers at once, as claims drive them. */
+export async function expireDue(
+  { store, tx, nowMs, limit }: Portion,
+  reasons: readonly ExpiryReason[] = ["execution_deadline", "attempt_timeout"],
+): Promise<number> {
+  let done = 0;
+  for (const row of await selectExecutions(tx, DUE_TIMERS, nowMs, limit)) {
+    for (const reason of reasons) {
+      const answer = await expire(store, tx, row, reason, nowMs);
+      if (answer !== "expired" && answer !== "retryScheduled") continue;
+      done++;
+      break;
+    }
+  }
+  return done;
+}
+
+/** When the next timer of the store is due. */
+export async function nextTimerAtMs(tx: Session): Promise<number | undefined> {
+  return (await tx.get<{ timer_at: number }>(NEXT_TIMER))?.timer_at;
+}
+
+/**
+ * Events older than the feeds' retention, or beyond their number, are no longer owed to anyone; the rows go with
+ * their executions.
+ */
+async function trimFeeds(
+  store: Store,
+  tx: Session,
+  nowMs: number,
+): Promise<void> {
+  const newest =
+    (await tx.get<{ position: number | null }>(NEWEST_POSITION))?.position ?? 0;
+  const tooMany = newest - store.options.feedEventsMax;
+  if (tooMany > 0) raiseFeedFloor(tx, tooMany);
+  const oldAtMs = nowMs - store.options.feedRetentionMs;
+  // Positions grow with time, so the first event that is young enough is found by halving.
+  let low = (await tx.get<{ value: number }>(READ_FLOOR))!.value;
+  let high = newest;
+  while (low < high) {
+    const middle = Math.floor((low + high) / 2) + 1;
+    const event = await tx.get<{ at: number }>(EVENT_AT_OR_BEFORE, middle);
+    if (event !== undefined && event.at <= oldAtMs) low = middle;
+    else high = middle - 1;
+  }
+  raiseFeedFloor(tx, low);
+}
+
+async function overRoutes(
+  { tx, routes, nowMs, limit }: Portion,
+  sql: string,
+  act: (row: ExecutionRow) => boolean,
+): Promise<number> {
+  let done = 0;
+  for (const { id } of routes) {
+    if (done >= limit) return done;
+    for (const row of await selectExecutions(tx, sql, id, nowMs, limit - done))
+      if (act(row)) done++;
+  }
+  return done;
+}
+
+const dueOfHome = (home: number) => `
+  SELECT ${EXECUTION_COLUMNS}
+  FROM executions
+  WHERE route = ? AND home = ${home} AND score <= ?
+  ORDER BY score
+  LIMIT ?`;
+
+export const DUE_DELAYED = dueOfHome(HOME.delayed);
+export const LAPSED_LEASES = dueOfHome(HOME.active);
+
+/** Back-off or not: whoever is at the cap waits for nothing. The second value keeps the shape of its neighbours. */
+export const AT_RECLAIM_CAP = `
+  SELECT ${EXECUTION_COLUMNS}
+  FROM executions
+  WHERE route = ? AND home IN (${HOME.lapsed}, ${HOME.revoked}) AND lost_at <= ?
+    AND reclaims >= coalesce(max_reclaims, 100) AND holds = 0
+  LIMIT ?`;
+
+export const DUE_TIMERS = `
+  SELECT ${EXECUTION_COLUMNS}
+  FROM executions
+  WHERE timer_at IS NOT NULL AND timer_at <= ?
+  ORDER BY timer_at
+  LIMIT ?`;
+
+export const NEXT_TIMER = `
+  SELECT timer_at
+  FROM executions
+  WHERE timer_at IS NOT NULL
+  ORDER BY timer_at
+  LIMIT 1`;
+
+const DELETE_DEAD_WORKERS = `
+  DELETE FROM workers
+  WHERE (instance_id, namespace) IN (
+    SELECT instance_id, namespace
+    FROM workers
+    WHERE heartbeat_at + ttl_ms <= ?
+    LIMIT ?
+  )`;
+
+const NEWEST_POSITION = `
+  SELECT max(position) AS position
+  FROM events`;
+
+const READ_FLOOR = `
+  SELECT value
+  FROM settings
+  WHERE name = 'feed_floor'`;
+
+const EVENT_AT_OR_BEFORE = `
+  SELECT at
+  FROM events
+  WHERE position <= ?
+  ORDER BY position DESC
+  LIMIT 1`;

@@ -1,0 +1,107 @@
+/**
+ * Holds every index entry against its record. On Postgres an index cannot miss a row, but a score, a timer or a tag row
+ * can be wrong where something other than this library wrote to the tables.
+ */
+import { HOME, HOMES, isTerminalHome, type Home } from "@flowfabric/core";
+
+import type { Session } from "../db.js";
+import { EXECUTION_COLUMNS, readTags, type ExecutionRow } from "../rows.js";
+import type { Store } from "../store.js";
+import { saveExecution, selectExecutions } from "./executions.js";
+import { eligibleScore, OWN_RETENTION_OFFSET } from "./lifecycle.js";
+
+export interface ReconcileResult {
+  readonly processed: number;
+  readonly errors: number;
+  readonly more: boolean;
+}
+
+/** One page from the cursor on, which moves behind it and begins anew at the end. */
+export async function reconcilePage(
+  _store: Store,
+  tx: Session,
+  cursor: { seq: number },
+  limit: number,
+  partition?: number,
+): Promise<ReconcileResult> {
+  let processed = 0;
+  let errors = 0;
+  const rows = await selectExecutions(
+    tx,
+    PAGE,
+    cursor.seq,
+    partition ?? null,
+    limit,
+  );
+  for (const row of rows) {
+    try {
+      processed += await repair(tx, row);
+    } catch {
+      errors++;
+    }
+  }
+  const more = rows.length === limit;
+  cursor.seq = more ? rows.at(-1)!.seq : 0;
+  return { processed, errors, more };
+}
+
+async function repair(tx: Session, row: ExecutionRow): Promise<number> {
+  if (!(row.home in HOMES)) throw new Error(`unknown home ${row.home}`);
+  let repairs = 0;
+  const score = expectedScore(row);
+  const timerAt = isTerminalHome(row.home)
+    ? null
+    : earliest(row.deadline_at, row.timeout_at);
+  if (
+    (score !== undefined && score !== row.score) ||
+    timerAt !== row.timer_at
+  ) {
+    row.score = score ?? row.score;
+    saveExecution(tx, row);
+    repairs++;
+  }
+  for (const [key, value] of Object.entries(readTags(row)))
+    repairs += await tx.change(
+      ENSURE_TAG,
+      key,
+      value,
+      row.created_at,
+      row.id,
+      row.seq,
+    );
+  return repairs;
+}
+
+/** Where the record alone decides the score; blocked and lost homes keep the time they were entered at. */
+function expectedScore(row: ExecutionRow): number | undefined {
+  switch (row.home as Home) {
+    case HOME.eligible:
+      return eligibleScore(row);
+    case HOME.delayed:
+      return row.delay_until ?? 0;
+    case HOME.active:
+      return row.lease_expires_at ?? 0;
+    default:
+      if (!isTerminalHome(row.home)) return undefined;
+      return row.keep_ms === null
+        ? row.completed_at!
+        : OWN_RETENTION_OFFSET + row.completed_at! + row.keep_ms;
+  }
+}
+
+function earliest(a: number | null, b: number | null): number | null {
+  if (a === null || b === null) return a ?? b;
+  return Math.min(a, b);
+}
+
+const PAGE = `
+  SELECT ${EXECUTION_COLUMNS}
+  FROM executions
+  WHERE seq > ? AND partition = coalesce(?, partition)
+  ORDER BY seq
+  LIMIT ?`;
+
+const ENSURE_TAG = `
+  INSERT INTO tags (tag_key, tag_value, created_at, id, seq)
+  VALUES (?, ?, ?, ?, ?)
+  ON CONFLICT DO NOTHING`;
