@@ -296,12 +296,16 @@ export function stateCondition(
   const homes = (Object.keys(HOMES).map(Number) as Home[]).filter(
     (home) => home !== HOME.delayed && shown(home),
   );
-  const parts = [`home IN (${homes.join(", ")})`];
+  // An empty list is no SQL.
+  const parts = homes.length === 0 ? [] : [`home IN (${homes.join(", ")})`];
   if (wanted.has("delayed"))
     parts.push(`(home = ${HOME.delayed} AND score > ?)`);
   if (shown(effectiveHome(HOME.delayed, 0, 1)))
     parts.push(`(home = ${HOME.delayed} AND score <= ?)`);
-  return { condition: `(${parts.join(" OR ")})`, nowMs };
+  return {
+    condition: parts.length === 0 ? "FALSE" : `(${parts.join(" OR ")})`,
+    nowMs,
+  };
 }
 
 function vectorForState(home: Home) {

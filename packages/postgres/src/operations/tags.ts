@@ -24,6 +24,7 @@ import {
   readTags,
   type ExecutionRow,
 } from "../rows.js";
+import type { SqlValue } from "../db.js";
 import type { Session, Store } from "../store.js";
 import { stateCondition } from "./reads.js";
 
@@ -121,8 +122,8 @@ function matchQuery(
   store: Store,
   tx: Session,
   query: Query,
-): { sql: string; values: (string | number | Uint8Array)[] } {
-  const values: (string | number | Uint8Array)[] = [];
+): { sql: string; values: SqlValue[] } {
+  const values: SqlValue[] = [];
   const tagged = (conditions: readonly { key: string; value: string }[]) => {
     for (const { key, value } of conditions) values.push(key, value);
     const one = "(tag_key = ? AND tag_value = ?)";
@@ -135,9 +136,7 @@ function matchQuery(
   if (query.namespace !== undefined || query.lanes !== undefined) {
     filters.push("route = ANY(?::BIGINT[])");
     values.push(
-      JSON.stringify(
-        store.routes.matching(query.namespace, query.lanes).map(({ id }) => id),
-      ),
+      store.routes.matching(query.namespace, query.lanes).map(({ id }) => id),
     );
   }
   if (query.publicStates !== undefined) {
