@@ -11,6 +11,8 @@ import { expireDue, nextTimerAtMs, PORTIONS } from "./portions.js";
 import { Heartbeats, type Presence } from "./registry.js";
 
 const EFFECTS_PER_STEP = 100;
+/** A promotion is cheap, and order is exact only among what has been promoted: ten times as many. */
+const PROMOTIONS_PER_STEP = 1_000;
 /** Stores with more routes than this are gone through in turns. */
 const ROUTES_PER_PORTION = 64;
 
@@ -51,7 +53,7 @@ export class Driver {
       expireDue(portion),
       PORTIONS.lease_expiry(portion),
       PORTIONS.reclaim_driver(portion),
-      PORTIONS.delayed_promoter(portion),
+      PORTIONS.delayed_promoter({ ...portion, limit: PROMOTIONS_PER_STEP }),
       PORTIONS.unblock(portion),
     ];
     return effects.some((count) => count >= EFFECTS_PER_STEP);
