@@ -16,6 +16,7 @@ import { outcomesConformance } from "./outcomes.js";
 import { readsConformance } from "./reads.js";
 import { reclaimConformance } from "./reclaim.js";
 import { tagsConformance } from "./tags.js";
+import { transitionsConformance } from "./transitions.js";
 import { workersConformance } from "./workers.js";
 
 export type {
@@ -39,6 +40,7 @@ export {
   readsConformance,
   reclaimConformance,
   tagsConformance,
+  transitionsConformance,
   workersConformance,
 };
 
@@ -57,6 +59,7 @@ const GROUPS: readonly Group[] = [
   maintenanceConformance,
   adminConformance,
   drivingConformance,
+  transitionsConformance,
 ];
 
 /** Every case of every group. */
