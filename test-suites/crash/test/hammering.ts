@@ -4,7 +4,13 @@ import { describe, expect, test } from "vitest";
 
 import { findViolations, listAll } from "../src/invariants.js";
 import { Program } from "./fleet.js";
-import { createBench, scaled, tell, type CrashHarness } from "./harness.js";
+import {
+  createBench,
+  scaled,
+  tell,
+  TIMEOUT_MS,
+  type CrashHarness,
+} from "./harness.js";
 
 const PROCESSES = 4;
 
@@ -12,48 +18,44 @@ const PROCESSES = 4;
 const FINISHED_WITHIN_MS = 30_000;
 
 export function hammeringTests(harness: CrashHarness): void {
-  describe(`${harness.name}: many at once`, () => {
+  describe(`${harness.name}: many at once`, { timeout: TIMEOUT_MS }, () => {
     const durationMs = scaled(60_000);
-    test(
-      "processes that hammer one store are refused nothing but what the contract says, and leave it sound",
-      async () => {
-        const { store, open, damage } = await createBench(harness);
-        const backend = await open();
-        const seed = Math.floor(Math.random() * 1_000_000);
-        tell(`seed ${seed}`);
-        const hammers = await Promise.all(
-          Array.from({ length: PROCESSES }, (_unused, index) =>
-            Program.ready("hammer", { store, seed: seed + index, durationMs }),
-          ),
-        );
+    test("processes that hammer one store are refused nothing but what the contract says, and leave it sound", async () => {
+      const { store, open, damage } = await createBench(harness);
+      const backend = await open();
+      const seed = Math.floor(Math.random() * 1_000_000);
+      tell(`seed ${seed}`);
+      const hammers = await Promise.all(
+        Array.from({ length: PROCESSES }, (_unused, index) =>
+          Program.ready("hammer", { store, seed: seed + index, durationMs }),
+        ),
+      );
 
-        const results = await Promise.all(
-          hammers.map((hammer) =>
-            hammer.told("hammered", undefined, durationMs + 60_000),
-          ),
-        );
-        for (const hammer of hammers)
-          expect(await hammer.exited).toEqual({ code: 0, signal: null });
+      const results = await Promise.all(
+        hammers.map((hammer) =>
+          hammer.told("hammered", undefined, durationMs + 60_000),
+        ),
+      );
+      for (const hammer of hammers)
+        expect(await hammer.exited).toEqual({ code: 0, signal: null });
 
-        const totals = new Map<string, number>();
-        for (const { tally } of results)
-          for (const answers of Object.values(tally))
-            for (const [answer, count] of Object.entries(answers))
-              totals.set(answer, (totals.get(answer) ?? 0) + count);
-        const calls = [...totals.values()].reduce((sum, n) => sum + n, 0);
-        const executions = (await listAll(backend)).length;
-        tell(
-          `${calls} calls on ${executions} executions: ${[...totals].map(([answer, count]) => `${answer} ${count}`).join(", ")}`,
-        );
-        expect(results.flatMap(({ faults }) => faults)).toEqual([]);
-        expect(await damage()).toEqual([]);
-        expect(await findViolations(backend)).toEqual([]);
+      const totals = new Map<string, number>();
+      for (const { tally } of results)
+        for (const answers of Object.values(tally))
+          for (const [answer, count] of Object.entries(answers))
+            totals.set(answer, (totals.get(answer) ?? 0) + count);
+      const calls = [...totals.values()].reduce((sum, n) => sum + n, 0);
+      const executions = (await listAll(backend)).length;
+      tell(
+        `${calls} calls on ${executions} executions: ${[...totals].map(([answer, count]) => `${answer} ${count}`).join(", ")}`,
+      );
+      expect(results.flatMap(({ faults }) => faults)).toEqual([]);
+      expect(await damage()).toEqual([]);
+      expect(await findViolations(backend)).toEqual([]);
 
-        await finishAll(backend);
-        expect(await findViolations(backend)).toEqual([]);
-      },
-      durationMs + 180_000,
-    );
+      await finishAll(backend);
+      expect(await findViolations(backend)).toEqual([]);
+    });
   });
 }
 
