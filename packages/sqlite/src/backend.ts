@@ -11,7 +11,7 @@ import SqliteDriver from "better-sqlite3";
 
 import { Database } from "./db.js";
 import { translateError } from "./errors.js";
-import { migrate } from "./migrate.js";
+import { checkSchema, migrate } from "./migrate.js";
 import { adminOperations } from "./operations/admin.js";
 import { admissionOperations } from "./operations/admission.js";
 import { claimOperations } from "./operations/claims.js";
@@ -127,6 +127,8 @@ async function openConnection(
     try {
       checkWritable(options.path);
       connection = new SqliteDriver(options.path, { timeout: 0 });
+      // Before anything is written: the journal mode already changes the file.
+      checkSchema(connection);
       connection.pragma("journal_mode = WAL");
       connection.pragma(
         `synchronous = ${options.durability === "full" ? "FULL" : "NORMAL"}`,
