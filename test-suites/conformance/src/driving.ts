@@ -112,6 +112,24 @@ export const drivingConformance = group("the engine drives itself", (test) => {
     },
   );
 
+  test(
+    "past its deadline nothing is begun, and it hides nothing behind it",
+    { needs },
+    async (bench) => {
+      const { backend } = bench;
+      const laneId = lane();
+      const soon = (await backend.serverTimeMs()) + MINUTE_MS;
+      await running(backend, { laneId, executionDeadlineAtMs: soon });
+      for (let count = 0; count < 3; count++)
+        await submitted(backend, { laneId, executionDeadlineAtMs: soon });
+      const { executionId } = await submitted(backend, { laneId });
+      await bench.passTime(MINUTE_MS);
+      const [claimed, ...more] = await claim(backend, [laneId]);
+      expect(claimed?.executionId).toBe(executionId);
+      expect(more).toEqual([]);
+    },
+  );
+
   test("an attempt that runs too long is ended", { needs }, async (bench) => {
     const { backend } = bench;
     const { executionId } = await running(
