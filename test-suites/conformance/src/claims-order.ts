@@ -280,6 +280,19 @@ export const claimOrderConformance = group("the order of claims", (test) => {
     expect(await drain(backend, laneId)).toEqual([plain.executionId]);
   });
 
+  test("past its deadline nothing is begun, and it hides nothing behind it", async (bench) => {
+    const { backend } = bench;
+    const laneId = lane();
+    const executionDeadlineAtMs = (await backend.serverTimeMs()) + 1_000;
+    await submitted(backend, { laneId, priority: 9, executionDeadlineAtMs });
+    const behind = await submitted(backend, { laneId });
+    await bench.passTime(SETTLED_MS);
+    expect(await backend.scanEligibleExecutions({ laneId })).toEqual([
+      behind.executionId,
+    ]);
+    expect(await drain(backend, laneId)).toEqual([behind.executionId]);
+  });
+
   test("work is for workers that have every required token", async ({
     backend,
   }) => {

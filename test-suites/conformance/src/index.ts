@@ -10,6 +10,7 @@ import { eventsConformance } from "./events.js";
 import { executionsConformance } from "./executions.js";
 import { grantsConformance } from "./grants.js";
 import type { BackendHarness, Group, Registrar } from "./harness.js";
+import { invariantsConformance } from "./invariants.js";
 import { leasesConformance } from "./leases.js";
 import { maintenanceConformance } from "./maintenance.js";
 import { outcomesConformance } from "./outcomes.js";
@@ -34,6 +35,7 @@ export {
   eventsConformance,
   executionsConformance,
   grantsConformance,
+  invariantsConformance,
   leasesConformance,
   maintenanceConformance,
   outcomesConformance,
@@ -60,6 +62,7 @@ const GROUPS: readonly Group[] = [
   adminConformance,
   drivingConformance,
   transitionsConformance,
+  invariantsConformance,
 ];
 
 /** Every case of every group. */
