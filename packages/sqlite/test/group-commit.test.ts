@@ -86,3 +86,40 @@ describe.each(["ABORT", "FAIL", "ROLLBACK"])(
     });
   },
 );
+
+test("a claim whose housekeeping fails has claimed all the same, and so have its outcomes", async () => {
+  const path = newPath();
+  const backend = await open({ path });
+  // What every claim does beside: it notes that its worker lives.
+  openRaw(path).exec(`
+    CREATE TRIGGER cursed BEFORE INSERT ON workers
+    BEGIN
+      SELECT RAISE(ABORT, 'cursed');
+    END`);
+  const ids: string[] = [];
+  for (let i = 0; i < 2; i++)
+    ids.push(
+      (await backend.createExecution({ executionKind: "x" })).executionId,
+    );
+  const claim = {
+    workerId: "worker",
+    workerInstanceId: "worker-1",
+    lanes: ["default"],
+    max: 1,
+    leaseTtlMs: 30_000,
+  };
+
+  const first = await backend.claimMany(claim);
+  expect(first.claimed).toMatchObject([{ executionId: ids[0] }]);
+  // The next housekeeping is due a quarter of a second later.
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  const second = await backend.completeAndClaim({
+    items: [{ handle: first.claimed[0]!.handle }],
+    claim,
+  });
+
+  expect(second).toMatchObject({
+    results: [{ kind: "completed" }],
+    claimed: [{ executionId: ids[1] }],
+  });
+});

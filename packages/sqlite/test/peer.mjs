@@ -48,7 +48,11 @@ const actions = {
   },
 };
 
-process.on("message", async (/** @type {any} */ request) => {
+process.on("message", (/** @type {any} */ request) => void answer(request));
+process.on("disconnect", () => process.exit());
+
+/** @param {any} request */
+async function answer(request) {
   try {
     const answer = await actions[request.do]?.(request);
     process.send?.({ id: request.id, answer });
@@ -56,5 +60,4 @@ process.on("message", async (/** @type {any} */ request) => {
     const { code, detail, message } = /** @type {any} */ (error);
     process.send?.({ id: request.id, error: { code, detail, message } });
   }
-});
-process.on("disconnect", () => process.exit());
+}
