@@ -103,10 +103,11 @@ function missing(
       store: `schema ${newest}`,
     });
   }
-  for (const { version, name, checksum } of applied) {
-    const ours = migrations[version - 1];
+  for (const [index, { version, name, checksum }] of applied.entries()) {
+    const ours = migrations[index];
     if (
       ours === undefined ||
+      ours.version !== version ||
       ours.name !== name ||
       ours.checksum !== checksum
     ) {
