@@ -31,11 +31,17 @@ export class Driver {
     const sinceMs = performance.now() - this.#lastPortionMs;
     if (sinceMs < PORTION_INTERVAL_MS) return PORTION_INTERVAL_MS - sinceMs;
     this.#lastPortionMs = performance.now();
-    const more = await store.db.write((tx) =>
-      this.#portion(store, tx, presence),
-    );
-    checkpointIfLarge(store);
-    return more ? PORTION_INTERVAL_MS : undefined;
+    try {
+      const more = await store.db.write((tx) =>
+        this.#portion(store, tx, presence),
+      );
+      checkpointIfLarge(store);
+      return more ? PORTION_INTERVAL_MS : undefined;
+    } catch {
+      // The claim beside it has been committed, and its answer must not get lost. The next portion tries again; a
+      // sweep says what is wrong.
+      return PORTION_INTERVAL_MS;
+    }
   }
 
   #portion(store: Store, tx: Session, presence: Presence): boolean {
