@@ -486,7 +486,9 @@ function renderMessage(
   context: string | undefined,
 ): string {
   const { reason, message, field, ...rest } = detail as Record<string, unknown>;
-  const what = [field, reason ?? message].filter((part) => part !== undefined);
+  const what = [field, reason ?? message]
+    .filter((part) => part !== undefined)
+    .map(String);
   const others = Object.entries(rest).map(
     ([key, value]) => `${key}=${String(value)}`,
   );
