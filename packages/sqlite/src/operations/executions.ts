@@ -39,10 +39,11 @@ import {
   attemptStateCode,
   changeDetails,
   effectiveNow,
+  type ExecutionRow,
   fencedRecord,
   HOLD,
   publicStateAt,
-  type ExecutionRow,
+  readDetails,
 } from "../rows.js";
 import type { Session, Store } from "../store.js";
 
