@@ -28,7 +28,7 @@ import {
   type Looked,
 } from "./invariant-checks.js";
 import { World } from "./model.js";
-import { scaled, seed } from "./settings.js";
+import { reproducible, scaled } from "./settings.js";
 import { homeOf } from "./states.js";
 
 /** Refusals that a client has to live with; every other one is a fault of the store. */
@@ -430,7 +430,7 @@ export const invariantsConformance = group("invariants", (test) => {
       await fc.assert(
         fc.asyncProperty(rounds(passMs), (script) => run(bench, script)),
         {
-          ...seed(),
+          ...reproducible(),
           numRuns: scaled(full, least),
           // Shrinking plays many sequences again; past this it reports the smallest it has.
           interruptAfterTimeLimit: 300_000,
@@ -440,12 +440,12 @@ export const invariantsConformance = group("invariants", (test) => {
   });
   const forward = property(
     fc.oneof(fc.constant(0), fc.constantFrom(250, 900, 2_500, 30_000)),
-    200,
+    500,
     5,
   );
   const backward = property(
     fc.constantFrom(0, 500, 3_000, -400, -2_000, 5_000),
-    60,
+    150,
     3,
   );
 
