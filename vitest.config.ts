@@ -60,8 +60,9 @@ const projects: UserWorkspaceConfig[] = [
       test: {
         name: `crash:${name}`,
         include: [`test-suites/crash/test/${name}.test.ts`],
-        exclude,
         ...(serverSetup === undefined ? {} : { globalSetup: serverSetup }),
+        // After all others: it starts processes of its own and measures how soon they notice things.
+        sequence: { groupOrder: 1 },
       },
     },
   ]),
@@ -70,6 +71,8 @@ const projects: UserWorkspaceConfig[] = [
 export default defineConfig({
   test: {
     projects: projects.map((project) => ({ extends: true, ...project })),
+    // By default one core is left idle, and of two cores that is half; the tests wait more than they compute.
+    maxWorkers: "100%",
     // Random sequences and started programs, on a machine that may be busy with both.
     testTimeout: 30_000,
     hookTimeout: 30_000,

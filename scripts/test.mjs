@@ -1,15 +1,21 @@
 // npm test: makes the clone ready, runs every test project, and sums up what ran against which store.
 //
 // A suite that silently ran nothing looks like one that passed, so it fails here: a store without tests, a skipped test,
-// and stores that were given different numbers of conformance tests. Arguments go to vitest
-// (`npm test -- --project unit`); such a run is meant to be partial and is held to its failures only.
+// a test file that no project claims, and stores that were given different numbers of conformance tests. Arguments go to
+// vitest (`npm test -- --project unit`); such a run is meant to be partial and is held to its failures only.
 
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import {
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { backends } from "./backends.mjs";
 import { bootstrap } from "./bootstrap.mjs";
-import { root, runNode, seconds, tool } from "./repository.mjs";
+import { root, runNode, seconds, tool, workspaces } from "./repository.mjs";
 
 /**
  * @typedef {import("./count-reporter.mjs").Counts} Counts
@@ -215,6 +221,12 @@ function coverageComplaints(projects) {
     if (count === undefined || count.passed + count.failed === 0)
       complaints.push(`${project}: no test ran`);
   }
+  const ran = new Set(
+    Object.values(projects).flatMap(({ files }) => Object.keys(files)),
+  );
+  for (const file of testFiles()) {
+    if (!ran.has(file)) complaints.push(`${file} belongs to no project`);
+  }
   const conformance = backends.map(({ name }) => {
     const count = projects[`conformance:${name}`];
     return { name, tests: count ? count.passed + count.failed : 0 };
@@ -226,4 +238,15 @@ function coverageComplaints(projects) {
     );
   }
   return complaints;
+}
+
+/** @returns {string[]} every test file of the workspaces, below the root, with the slashes that vitest writes */
+function testFiles() {
+  return workspaces().flatMap(({ directory }) => {
+    const tests = join(root, directory, "test");
+    if (!existsSync(tests)) return [];
+    return readdirSync(tests, { recursive: true, encoding: "utf8" })
+      .filter((file) => /\.test(-d)?\.ts$/.test(file))
+      .map((file) => `${directory}/test/${file.replaceAll("\\", "/")}`);
+  });
 }

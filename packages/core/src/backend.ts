@@ -1,5 +1,5 @@
 /** The contract: the sum of its groups. A fourth backend implements these and runs the conformance suite. */
-import type { PartitionConfig } from "./partitions.js";
+import type { Partitioning } from "./partitions.js";
 import type { AdminOperations } from "./operations/admin.js";
 import type { AdmissionOperations } from "./operations/admission.js";
 import type { ClaimOperations } from "./operations/claims.js";
@@ -33,7 +33,7 @@ export interface EngineOperations
 /** An opened store. Whoever opened it closes it. */
 export interface EngineBackend extends EngineOperations, AsyncDisposable {
   /** Fixed per deployment, stored at first boot. */
-  readonly partitions: PartitionConfig;
+  readonly partitions: Partitioning;
   /** Ends waits and feeds, finishes calls in flight, frees the store. Idempotent. */
   close(): Promise<void>;
 }

@@ -19,7 +19,12 @@ import {
   type CreateExecutionArgs,
   type Implementation,
 } from "./operations/inputs-by-operation.js";
-import type { PartitionConfig, SoloPartitioner } from "./partitions.js";
+import {
+  byLane,
+  type PartitionConfig,
+  type Partitioning,
+  type SoloPartitioner,
+} from "./partitions.js";
 
 export type BackendImplementation = Implementation<EngineOperations> & {
   readonly partitions: PartitionConfig;
@@ -39,9 +44,13 @@ export function checked(
   implementation: BackendImplementation,
   options: EdgeOptions,
 ): EngineBackend {
-  const edge = new Edge(implementation, options);
+  const partitions: Partitioning = {
+    ...implementation.partitions,
+    partitioner: options.partitioner ?? byLane,
+  };
+  const edge = new Edge(partitions, options);
   const wrapped: Record<string, unknown> = {
-    partitions: implementation.partitions,
+    partitions,
     close: () => implementation.close(),
     [Symbol.asyncDispose]: () => implementation.close(),
   };
@@ -88,12 +97,12 @@ const SYNCHRONOUS: ReadonlySet<string> = new Set([
 ]);
 
 class Edge {
-  readonly #partitions: PartitionConfig;
+  readonly #partitions: Partitioning;
   readonly #options: EdgeOptions;
   readonly #maxPayloadBytes: number;
 
-  constructor(implementation: BackendImplementation, options: EdgeOptions) {
-    this.#partitions = implementation.partitions;
+  constructor(partitions: Partitioning, options: EdgeOptions) {
+    this.#partitions = partitions;
     this.#options = options;
     this.#maxPayloadBytes =
       options.maxPayloadBytes ?? PAYLOAD_MAX_BYTES_DEFAULT;
@@ -139,13 +148,11 @@ class Edge {
   #checkSubmission(
     args: z.output<typeof CreateExecutionInput>,
   ): CreateExecutionArgs {
-    const { partitioner } = this.#options;
     this.#checkExecutionId(args.executionId);
     this.#checkPayload("inputPayload", args.inputPayload);
     if (args.executionId !== undefined) return args as CreateExecutionArgs;
     const executionId = executionIdForLane(args.laneId, {
       partitions: this.#partitions,
-      ...(partitioner === undefined ? {} : { partitioner }),
       ...(args.idempotencyKey === undefined
         ? {}
         : { idempotencyKey: args.idempotencyKey }),

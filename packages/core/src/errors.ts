@@ -478,15 +478,26 @@ export function isRefusal(answer: unknown): answer is Refusal {
   return typeof answer === "object" && answer !== null && "refused" in answer;
 }
 
+/** What was wrong first, then what it means and what to do: `invalid_input: laneId: empty. An argument was …`. */
 function renderMessage(
   code: string,
   says: string,
   detail: object,
   context: string | undefined,
 ): string {
-  const fields = Object.entries(detail).map(
+  const { reason, message, field, ...rest } = detail as Record<string, unknown>;
+  const what = [field, reason ?? message]
+    .filter((part) => part !== undefined)
+    .map(String);
+  const others = Object.entries(rest).map(
     ([key, value]) => `${key}=${String(value)}`,
   );
-  const suffix = fields.length > 0 ? ` (${fields.join(", ")})` : "";
-  return `${context === undefined ? "" : `${context}: `}${code}: ${says}${suffix}`;
+  const sentence = `${says[0]!.toUpperCase()}${says.slice(1)}`;
+  return [
+    context === undefined ? "" : `${context}: `,
+    `${code}: `,
+    what.length === 0 ? "" : `${what.join(": ")}. `,
+    sentence,
+    others.length === 0 ? "" : ` (${others.join(", ")})`,
+  ].join("");
 }

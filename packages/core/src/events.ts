@@ -150,9 +150,13 @@ export interface TaskEndedNotice {
   readonly kind: "taskEnded";
   readonly executionId: ExecutionId;
   readonly leaseEpoch: number;
+  /** What the holder's next fenced call would be refused with. */
+  readonly code: "execution_not_active" | "lease_expired" | "lease_revoked";
   /** The terminal outcome, where there is one; a lost lease has none. */
   readonly outcome?: Exclude<TerminalOutcome, "none">;
+  /** What an operator or the engine gave as the reason. */
   readonly reason?: string;
+  /** Of a cancellation. */
   readonly source?: string;
 }
 

@@ -16,6 +16,7 @@ import {
   crc16,
   DEFAULT_PARTITIONS,
   type PartitionConfig,
+  type Partitioning,
   type SoloPartitioner,
 } from "./partitions.js";
 
@@ -141,22 +142,24 @@ export function newAttemptId(): AttemptId {
   return v7() as AttemptId;
 }
 
-/** Mints an id for an execution outside flows; `uuid` makes it deterministic. */
+/**
+ * Mints an id for an execution outside flows; `uuid` makes it deterministic. Pass a store's own `partitions`, which say
+ * where its ids live.
+ */
 export function executionIdForLane(
   laneId: string,
   options: {
-    partitions?: PartitionConfig;
-    partitioner?: SoloPartitioner;
+    partitions?: PartitionConfig & { readonly partitioner?: SoloPartitioner };
     uuid?: string;
     idempotencyKey?: string;
   } = {},
 ): ExecutionId {
   const {
     partitions = DEFAULT_PARTITIONS,
-    partitioner = byLane,
     uuid: id = v7(),
     idempotencyKey,
   } = options;
+  const { partitioner = byLane } = partitions as Partial<Partitioning>;
   return formatExecutionId(
     partitioner(laneId, partitions.flow, idempotencyKey ?? id),
     id,

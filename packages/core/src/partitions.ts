@@ -23,6 +23,12 @@ export type SoloPartitioner = (
   spreadKey: string,
 ) => number;
 
+/** How a store places ids: whoever mints one for it goes by this. */
+export interface Partitioning extends PartitionConfig {
+  /** Of executions outside flows. */
+  readonly partitioner: SoloPartitioner;
+}
+
 /** All executions of a lane in one partition: total order, one hot spot per lane. The default. */
 export const byLane: SoloPartitioner = (laneId, count) =>
   crc16(Buffer.from(laneId)) % count;

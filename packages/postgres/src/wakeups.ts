@@ -83,7 +83,7 @@ export class Wakeups {
 
   /** No change since the ticket was taken. */
   isCurrent(ticket: Ticket): boolean {
-    return this.#ringsFor(ticket.interest) === ticket.rings;
+    return !this.#closed && this.#ringsFor(ticket.interest) === ticket.rings;
   }
 
   get closed(): boolean {

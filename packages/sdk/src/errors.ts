@@ -154,6 +154,30 @@ const ISSUES_MAX = 5;
 const ISSUE_MESSAGE_MAX = 200;
 
 /**
+ * Thrown by a handler to fail its task with a category of its own: free text that retry policies can name. Categories
+ * `permanent` and `cancelled` are never tried again; `transient`, `infra_crash`, `timeout` and all others may be.
+ */
+export class TaskFailure extends FlowFabricError {
+  declare readonly kind: "TaskFailure";
+  declare readonly code: "task_failure";
+  declare readonly detail: { readonly category: string };
+
+  constructor(failure: {
+    readonly reason: string;
+    readonly category: string;
+    readonly cause?: unknown;
+  }) {
+    super({
+      kind: "TaskFailure",
+      code: "task_failure",
+      detail: { category: failure.category },
+      message: failure.reason,
+      cause: failure.cause,
+    });
+  }
+}
+
+/**
  * A value does not fit its definition, or bytes are not what the codec writes. Carries the first five complaints
  * and nothing of the payload.
  */

@@ -1,6 +1,6 @@
 /** Which function runs which kind, what handlers share, and what becomes of what they return or throw. */
 import type { ExecutionDefinition, HandlerInputOf } from "./definition.js";
-import { ConfigError, PayloadDecodeError } from "./errors.js";
+import { ConfigError, PayloadDecodeError, TaskFailure } from "./errors.js";
 import { describeError } from "./logger.js";
 import type { ClaimedTask } from "./task.js";
 
@@ -46,7 +46,8 @@ export type HandlerOutcome =
   | { readonly kind: "returned"; readonly output: unknown }
   | {
       readonly kind: "failed";
-      readonly category: WorkerFailure;
+      /** A {@link WorkerFailure}, or what the handler named. */
+      readonly category: string;
       readonly reason: string;
       readonly error: unknown;
     };
@@ -140,6 +141,8 @@ export function invalidOutput(error: unknown): HandlerOutcome {
 function thrown(error: unknown, synchronously: boolean): HandlerOutcome {
   if (error instanceof MissingDataError)
     return failed("extractor_missing_state", error.message, error);
+  if (error instanceof TaskFailure)
+    return failed(error.detail.category, causeChain(error), error);
   // A handler's own `task.complete(value)` that did not fit is the handler's output all the same.
   if (error instanceof PayloadDecodeError && error.detail.at === "handler")
     return invalidOutput(error);
@@ -153,7 +156,7 @@ function thrown(error: unknown, synchronously: boolean): HandlerOutcome {
 }
 
 function failed(
-  category: WorkerFailure,
+  category: string,
   reason: string,
   error: unknown,
 ): HandlerOutcome {

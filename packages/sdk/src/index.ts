@@ -66,6 +66,7 @@ export {
   isTransport,
   LeaseLostError,
   PayloadDecodeError,
+  TaskFailure,
   TaskCancelledError,
   TaskConsumedError,
   WorkerAtCapacityError,

@@ -88,7 +88,7 @@ export function lossOf(
 
 /** The same, from a notice. */
 export function noticedLossOf(
-  { outcome, reason, source }: TaskEndedNotice,
+  { code, outcome, reason, source }: TaskEndedNotice,
   { leaseEpoch }: Pick<ClaimedExecution, "leaseEpoch">,
 ): TaskCancelledError | LeaseLostError {
   if (outcome === "cancelled")
@@ -96,27 +96,9 @@ export function noticedLossOf(
       ...(reason === undefined ? {} : { reason }),
       ...(source === undefined ? {} : { source }),
     });
-  if (outcome !== undefined)
-    return new LeaseLostError({
-      leaseEpoch,
-      reason: "execution_not_active",
-      terminalOutcome: outcome,
-    });
-  // The notice tells what happened; the holder is told what its next call would be answered.
-  const code = [source, reason].find(
-    (word) => word !== undefined && LEASE_CODES.has(word),
-  );
   return new LeaseLostError({
     leaseEpoch,
-    reason:
-      code ??
-      (source === "retry_scheduled" ? "execution_not_active" : "stale_lease"),
+    reason: code,
+    ...(outcome === undefined ? {} : { terminalOutcome: outcome }),
   });
 }
-
-const LEASE_CODES: ReadonlySet<string> = new Set([
-  "lease_expired",
-  "lease_revoked",
-  "lease_conflict",
-  "stale_lease",
-]);

@@ -49,7 +49,7 @@ export class Ownership {
   /** What the engine said when the lease was lost; local expiry leaves it unset. */
   #loss: TaskCancelledError | LeaseLostError | undefined;
   #consumedBy: TerminalOperation | undefined;
-  #inFlight: TerminalOperation | undefined;
+  #inFlight: { readonly operation: TerminalOperation } | undefined;
   /** An ending that was sent and has not landed: the engine may have carried it out all the same. */
   #attempted: TerminalOperation | undefined;
   #expiredLocally = false;
@@ -148,24 +148,26 @@ export class Ownership {
     if (this.#inFlight !== undefined)
       throw new TaskConsumedError("terminal_in_flight", {
         operation,
-        consumedBy: this.#inFlight,
+        consumedBy: this.#inFlight.operation,
       });
     // Of a lost task only these may turn out to have succeeded before.
     if (operation === "delay" && this.#loss !== undefined) throw this.#loss;
-    this.#inFlight = operation;
+    const call = { operation };
+    this.#inFlight = call;
     this.#attempted = operation;
     try {
       const answer = await send();
       this.#land(operation);
       return answer;
     } catch (error) {
-      if (hasLanded(error)) {
+      // A call given up by its caller may come back after another one has decided.
+      if (hasLanded(error) && this.#consumedBy === undefined) {
         this.#land(operation);
         this.#observe(error);
       }
       throw error;
     } finally {
-      this.#inFlight = undefined;
+      if (this.#inFlight === call) this.#inFlight = undefined;
     }
   }
 
@@ -228,7 +230,7 @@ export class Ownership {
 
   #land(operation: TerminalOperation): void {
     this.#renewal.stop();
-    this.#consumedBy = operation;
+    this.#consumedBy ??= operation;
     if (this.#state !== "disposed") this.#state = "consumed";
     this.#permit?.release();
     this.#host.held.remove(this);

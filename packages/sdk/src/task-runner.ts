@@ -51,6 +51,13 @@ export class TaskRunner {
       if (ownership.consumedBy !== undefined)
         return this.#consumed(ownership, outcome);
       return await this.#deliver(ownership, task, outcome);
+    } catch (error) {
+      // Whatever throws where it must not: one task is lost by it, not the process.
+      this.#logger.error("task abandoned by an unexpected error", {
+        ...fieldsOf(ownership),
+        error: describeError(error),
+      });
+      return "lost";
     } finally {
       ownership.dispose(undefined, true);
     }

@@ -8,6 +8,7 @@ import {
   ConfigError,
   LeaseLostError,
   TaskCancelledError,
+  TaskFailure,
 } from "../src/errors.js";
 import { dataKey } from "../src/handlers.js";
 import { Worker, type WorkerOptions } from "../src/worker.js";
@@ -127,6 +128,20 @@ const failures: [
       }),
     "handler_error",
     /^outer: middle: root$/,
+  ],
+  [
+    "a failure with a category of its own",
+    {},
+    (worker) =>
+      worker.handle("job", async () => {
+        throw new TaskFailure({
+          reason: "no such account",
+          category: "bad_account",
+          cause: new Error("404"),
+        });
+      }),
+    "bad_account",
+    /^no such account: 404$/,
   ],
   [
     "a synchronous throw",

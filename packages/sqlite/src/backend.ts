@@ -11,7 +11,7 @@ import SqliteDriver from "better-sqlite3";
 
 import { Database } from "./db.js";
 import { translateError } from "./errors.js";
-import { migrate } from "./migrate.js";
+import { checkSchema, migrate } from "./migrate.js";
 import { adminOperations } from "./operations/admin.js";
 import { admissionOperations } from "./operations/admission.js";
 import { claimOperations } from "./operations/claims.js";
@@ -49,18 +49,11 @@ export async function sqliteBackend(
   options: SqliteOptions,
 ): Promise<EngineBackend> {
   const parsed = parseOptions(options);
-  const connection = await openConnection(parsed);
-  try {
-    const partitions = settlePartitions(
-      connection,
-      parsed.partitions,
-      options.partitions !== undefined,
-    );
-    return compose(connection, parsed, partitions);
-  } catch (error) {
-    connection.close();
-    throw translateError(error, "open");
-  }
+  const { connection, partitions } = await openConnection(
+    parsed,
+    options.partitions !== undefined,
+  );
+  return compose(connection, parsed, partitions);
 }
 
 function compose(
@@ -120,13 +113,19 @@ function compose(
 /** Other processes may be opening the same new file: busy is waited out here too. */
 async function openConnection(
   options: ParsedOptions,
-): Promise<SqliteDriver.Database> {
+  explicitPartitions: boolean,
+): Promise<{
+  readonly connection: SqliteDriver.Database;
+  readonly partitions: PartitionConfig;
+}> {
   const endsAtMs = performance.now() + options.busyTimeoutMs;
   for (;;) {
     let connection: SqliteDriver.Database | undefined;
     try {
       checkWritable(options.path);
       connection = new SqliteDriver(options.path, { timeout: 0 });
+      // Before anything is written: the journal mode already changes the file.
+      checkSchema(connection);
       connection.pragma("journal_mode = WAL");
       connection.pragma(
         `synchronous = ${options.durability === "full" ? "FULL" : "NORMAL"}`,
@@ -135,7 +134,12 @@ async function openConnection(
       connection.pragma("cache_size = -65536");
       connection.pragma("temp_store = MEMORY");
       migrate(connection);
-      return connection;
+      const partitions = settlePartitions(
+        connection,
+        options.partitions,
+        explicitPartitions,
+      );
+      return { connection, partitions };
     } catch (error) {
       connection?.close();
       const translated = translateError(error, "open");
@@ -175,11 +179,20 @@ function settlePartitions(
   const store = connection.prepare(
     "INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING",
   );
+  const nameOf = (family: string) => `partitions.${family}`;
+  const families = Object.entries(wanted);
+  // All of them by one process, where several open a new file with different wishes.
+  if (families.some(([family]) => read.get(nameOf(family)) === undefined))
+    connection
+      .transaction(() => {
+        for (const [family, count] of families)
+          store.run(nameOf(family), count);
+      })
+      .immediate();
+
   const settled: Record<string, number> = {};
-  for (const [family, count] of Object.entries(wanted)) {
-    const name = `partitions.${family}`;
-    if (read.get(name) === undefined) store.run(name, count);
-    const stored = read.get(name)!.value;
+  for (const [family, count] of families) {
+    const stored = read.get(nameOf(family))!.value;
     if (explicit && stored !== count) {
       throw engineError("invalid_input", {
         reason: `the store was made with ${stored} ${family} partitions, not ${count}`,

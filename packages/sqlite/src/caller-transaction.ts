@@ -1,6 +1,7 @@
 /**
  * Submitting inside the caller's own transaction (00 D42): rolled back it never existed, committed it is picked up at
- * once. The engine only writes through the caller's handle; it never begins, commits or closes anything there.
+ * once. The engine only writes through the caller's handle, inside a savepoint of its own; it never begins, commits or
+ * closes a transaction there.
  */
 import { realpathSync } from "node:fs";
 
@@ -48,12 +49,21 @@ export function inCallerTransaction<Answer>(
     session = new Session(transaction, store.options.clock ?? { offsetMs: 0 });
     sessions.set(transaction, session);
   }
+  session.run("SAVEPOINT flowfabric");
   try {
     // Its write lock comes first, so that the position read next is the last one.
     session.run(TAKE_WRITE_LOCK);
     const answer = body(session);
     session.storePosition();
+    session.run("RELEASE flowfabric");
     return answer;
+  } catch (error) {
+    // A caller may commit what is left: nothing half-written is among it. A full disk may have taken all of it already.
+    if (transaction.inTransaction) {
+      session.run("ROLLBACK TO flowfabric");
+      session.run("RELEASE flowfabric");
+    }
+    throw error;
   } finally {
     session.finish();
     // What this transaction added may yet be undone: it must not stay in memory.

@@ -57,7 +57,7 @@ export function translateError(error: unknown, operation: string): EngineError {
   const explained = EXPLAINED.find(([prefix]) => code.startsWith(prefix));
   if (explained !== undefined)
     return transport("other", explained[1], error, operation);
-  if (error instanceof TypeError && error.message.includes("not open")) {
+  if (error instanceof TypeError && error.message.includes("is not open")) {
     return new EngineError(
       "unavailable",
       { op: "shutdown" },
@@ -86,7 +86,11 @@ function transport(
 }
 
 function driverCode(error: unknown): string {
-  return error instanceof SqliteDriver.SqliteError ? error.code : "";
+  if (error instanceof SqliteDriver.SqliteError) return error.code;
+  // The driver looks for the folder itself, before SQLite would.
+  return error instanceof TypeError && error.message.includes("directory")
+    ? "SQLITE_CANTOPEN"
+    : "";
 }
 
 /** The one place where a refusal, which let its transaction commit, becomes an error. */

@@ -46,6 +46,14 @@ export function migrate(connection: SqliteDriver.Database): MigrationRecord[] {
   }
 }
 
+/**
+ * Reads only.
+ * @throws EngineError as {@link migrate}
+ */
+export function checkSchema(connection: SqliteDriver.Database): void {
+  missing(connection);
+}
+
 const CREATE_LEDGER = `
   CREATE TABLE IF NOT EXISTS migrations (
     version INTEGER PRIMARY KEY,
@@ -72,8 +80,10 @@ function missing(
   connection: SqliteDriver.Database,
 ): readonly (typeof migrations)[number][] {
   const tables = connection.prepare(LIST_TABLES).pluck().all() as string[];
-  if (!tables.includes("migrations")) {
-    if (tables.length === 0) return migrations;
+  if (tables.length === 0) return migrations;
+  // The name of the ledger alone says little: many programs keep one.
+  const owner = connection.pragma("application_id", { simple: true });
+  if (owner !== APPLICATION_ID || !tables.includes("migrations")) {
     throw engineError("corruption", {
       context: "schema",
       field: "migrations",
@@ -93,10 +103,11 @@ function missing(
       store: `schema ${newest}`,
     });
   }
-  for (const { version, name, checksum } of applied) {
-    const ours = migrations[version - 1];
+  for (const [index, { version, name, checksum }] of applied.entries()) {
+    const ours = migrations[index];
     if (
       ours === undefined ||
+      ours.version !== version ||
       ours.name !== name ||
       ours.checksum !== checksum
     ) {

@@ -32,7 +32,7 @@ import type { Holder } from "./procedures/holders.js";
 import type { Route } from "./procedures/routes.js";
 
 /** Columns of `executions` that never change. */
-export interface ExecutionIdentity {
+interface ExecutionIdentity {
   readonly seq: number;
   readonly id: Uint8Array;
   readonly partition: number;
@@ -320,7 +320,7 @@ export function homeAt(row: ExecutionRow, nowMs: number): Home {
   return effectiveHome(row.home, row.score, effectiveNow(row, nowMs));
 }
 
-export function vectorAt(row: ExecutionRow, nowMs: number): StateVector {
+function vectorAt(row: ExecutionRow, nowMs: number): StateVector {
   const home = homeAt(row, nowMs);
   if (!(home in HOMES))
     throw engineError("corruption", {

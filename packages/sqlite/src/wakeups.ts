@@ -52,15 +52,16 @@ export class Wakeups {
     return {
       interest,
       rings: this.#ringsFor(interest),
-      version: this.#push ? this.#dataVersion.get() : undefined,
+      version: this.#version(),
     };
   }
 
   /** No change since the ticket was taken. */
   isCurrent(ticket: Ticket): boolean {
     return (
+      !this.#closed &&
       this.#ringsFor(ticket.interest) === ticket.rings &&
-      (!this.#push || this.#dataVersion.get() === ticket.version)
+      this.#version() === ticket.version
     );
   }
 
@@ -163,6 +164,11 @@ export class Wakeups {
     // Another process; what it did can only be told by looking.
     this.#foreign++;
     this.#wake(() => true);
+  }
+
+  /** Whoever is woken by the close may find the connection gone. */
+  #version(): unknown {
+    return this.#push && !this.#closed ? this.#dataVersion.get() : undefined;
   }
 
   #ringsFor(interest: Interest): number {

@@ -15,7 +15,7 @@ import {
   WORKER,
 } from "./builders.js";
 import { group } from "./harness.js";
-import { scaled, seed } from "./settings.js";
+import { reproducible, scaled } from "./settings.js";
 
 /** Work is exactly in order once it has been ready for this long. */
 const SETTLED_MS = 1_000;
@@ -75,7 +75,7 @@ export const claimOrderConformance = group("the order of claims", (test) => {
           expect(await drain(backend, laneId)).toEqual(expected);
         },
       ),
-      { ...seed(), numRuns: scaled(25, 5) },
+      { ...reproducible(), numRuns: scaled(25, 5) },
     );
   });
 
@@ -278,6 +278,19 @@ export const claimOrderConformance = group("the order of claims", (test) => {
     const plain = await submitted(backend, { laneId });
     await bench.passTime(SETTLED_MS);
     expect(await drain(backend, laneId)).toEqual([plain.executionId]);
+  });
+
+  test("past its deadline nothing is begun, and it hides nothing behind it", async (bench) => {
+    const { backend } = bench;
+    const laneId = lane();
+    const executionDeadlineAtMs = (await backend.serverTimeMs()) + 1_000;
+    await submitted(backend, { laneId, priority: 9, executionDeadlineAtMs });
+    const behind = await submitted(backend, { laneId });
+    await bench.passTime(SETTLED_MS);
+    expect(await backend.scanEligibleExecutions({ laneId })).toEqual([
+      behind.executionId,
+    ]);
+    expect(await drain(backend, laneId)).toEqual([behind.executionId]);
   });
 
   test("work is for workers that have every required token", async ({

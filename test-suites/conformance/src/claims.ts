@@ -158,10 +158,7 @@ const taking = group("claiming work", (test) => {
       ],
       [{ capabilities: { tokens: ["a,b"] } }, "invalid_capabilities"],
     ] as const) {
-      await expectRefused(
-        backend.claim({ laneId, policy, ...change } as never),
-        code,
-      );
+      await expectRefused(backend.claim({ laneId, policy, ...change }), code);
     }
     expect(await backend.readExecutionState({ executionId })).toBe("waiting");
   });

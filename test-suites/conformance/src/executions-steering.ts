@@ -63,6 +63,24 @@ export const steeringConformance = group("steering executions", (test) => {
   );
 
   test(
+    "what ended an attempt is kept with it through a replay",
+    { needs: ["cancelExecution", "replayExecution"] },
+    async ({ backend }) => {
+      const { executionId } = await running(backend);
+      await backend.cancelExecution({ executionId, reason: "not needed" });
+      const before = await backend.listAttempts({ executionId });
+      expect(before).toMatchObject([
+        {
+          attemptState: "ended_cancelled",
+          failureReason: "cancelled: not needed",
+        },
+      ]);
+      await backend.replayExecution({ executionId });
+      expect(await backend.listAttempts({ executionId })).toEqual(before);
+    },
+  );
+
+  test(
     "a repeated cancel is refused with the outcome of the first",
     { needs: "cancelExecution" },
     async ({ backend }) => {

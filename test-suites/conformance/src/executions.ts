@@ -17,7 +17,7 @@ import {
 import { batchSubmissionConformance } from "./executions-batches.js";
 import { steeringConformance } from "./executions-steering.js";
 import { group, type Group } from "./harness.js";
-import { scaled, seed } from "./settings.js";
+import { reproducible, scaled } from "./settings.js";
 
 const DAY_MS = 24 * HOUR_MS;
 
@@ -540,7 +540,7 @@ const submission = group("submitting executions", (test) => {
         const { context } = await taken(backend, laneId);
         expect(new Uint8Array(context.inputPayload)).toEqual(payload);
       }),
-      { ...seed(), numRuns: scaled(50, 10) },
+      { ...reproducible(), numRuns: scaled(50, 10) },
     );
   });
 

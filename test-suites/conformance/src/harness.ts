@@ -58,6 +58,8 @@ export interface Bench {
   passTime(ms: number): Promise<void>;
   /** Another connection to the same store; the same one where the store has no second. */
   reopen(): Promise<EngineBackend>;
+  /** Another store, for cases that need several; whoever asks closes it. */
+  fresh(): Promise<Bench & { close(): Promise<void> }>;
 }
 
 export interface CaseOptions {
@@ -99,27 +101,39 @@ async function runCase(
   options: CaseOptions,
   body: CaseBody,
 ): Promise<void> {
-  const backend = await harness.open(options.open);
-  const opened: EngineBackend[] = [backend];
+  const bench = await openBench(harness, options.open);
   try {
     for (const flag of [options.needs ?? []].flat()) {
-      if (backend.capabilities().supports[flag]) continue;
-      await expectUnavailable(backend, flag);
+      if (bench.backend.capabilities().supports[flag]) continue;
+      await expectUnavailable(bench.backend, flag);
       return;
     }
-    await body({
-      harness,
-      backend,
-      passTime: (ms) => harness.passTime(backend, ms),
-      async reopen() {
-        if (harness.reopen === undefined) return backend;
-        const second = await harness.reopen(backend);
-        opened.push(second);
-        return second;
-      },
-    });
+    await body(bench);
   } finally {
-    // The first connection owns the store, so it goes last.
-    for (const one of opened.reverse()) await one.close();
+    await bench.close();
   }
+}
+
+async function openBench(
+  harness: BackendHarness,
+  options?: OpenOptions,
+): Promise<Bench & { close(): Promise<void> }> {
+  const backend = await harness.open(options);
+  const opened: EngineBackend[] = [backend];
+  return {
+    harness,
+    backend,
+    passTime: (ms) => harness.passTime(backend, ms),
+    async reopen() {
+      if (harness.reopen === undefined) return backend;
+      const second = await harness.reopen(backend);
+      opened.push(second);
+      return second;
+    },
+    fresh: () => openBench(harness, options),
+    async close() {
+      // The first connection owns the store, so it goes last.
+      for (const one of opened.reverse()) await one.close();
+    },
+  };
 }

@@ -10,12 +10,14 @@ import { eventsConformance } from "./events.js";
 import { executionsConformance } from "./executions.js";
 import { grantsConformance } from "./grants.js";
 import type { BackendHarness, Group, Registrar } from "./harness.js";
+import { invariantsConformance } from "./invariants.js";
 import { leasesConformance } from "./leases.js";
 import { maintenanceConformance } from "./maintenance.js";
 import { outcomesConformance } from "./outcomes.js";
 import { readsConformance } from "./reads.js";
 import { reclaimConformance } from "./reclaim.js";
 import { tagsConformance } from "./tags.js";
+import { transitionsConformance } from "./transitions.js";
 import { workersConformance } from "./workers.js";
 
 export type {
@@ -33,12 +35,14 @@ export {
   eventsConformance,
   executionsConformance,
   grantsConformance,
+  invariantsConformance,
   leasesConformance,
   maintenanceConformance,
   outcomesConformance,
   readsConformance,
   reclaimConformance,
   tagsConformance,
+  transitionsConformance,
   workersConformance,
 };
 
@@ -57,6 +61,8 @@ const GROUPS: readonly Group[] = [
   maintenanceConformance,
   adminConformance,
   drivingConformance,
+  transitionsConformance,
+  invariantsConformance,
 ];
 
 /** Every case of every group. */

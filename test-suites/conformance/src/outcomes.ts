@@ -25,7 +25,7 @@ import {
 import { failingConformance } from "./outcomes-failing.js";
 import { batchOutcomesConformance } from "./outcomes-batches.js";
 import { group, type Group } from "./harness.js";
-import { scaled, seed } from "./settings.js";
+import { reproducible, scaled } from "./settings.js";
 
 const TRANSIENT: Omit<FailInput, "handle"> = {
   reason: { message: "broken" },
@@ -96,7 +96,7 @@ const ending = group("ending attempts", (test) => {
         const read = await backend.getExecutionResult({ executionId });
         expect(new Uint8Array(read!)).toEqual(payload);
       }),
-      { ...seed(), numRuns: scaled(50, 10) },
+      { ...reproducible(), numRuns: scaled(50, 10) },
     );
   });
 
@@ -175,6 +175,12 @@ const ending = group("ending attempts", (test) => {
     const current = await taken(backend, stale.laneId, {
       worker: OTHER_WORKER,
     });
+    await expectRefusedUnchanged(
+      backend,
+      stale.executionId,
+      () => backend.complete({ handle: stale.handle }),
+      "stale_lease",
+    );
     await backend.complete({ handle: current.handle });
     await expectRefused(
       backend.complete({ handle: stale.handle }),

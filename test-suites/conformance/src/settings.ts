@@ -11,8 +11,18 @@ export function scaled(full: number, least = 1): number {
   return Math.max(least, Math.round(full * scale()));
 }
 
-/** Set it to what a failed run printed to see that run again; absent, every run draws its own. */
-export function seed(): { readonly seed?: number } {
+/**
+ * For every property. FLOWFABRIC_TEST_SEED: what a failed run printed, to see that run again; absent, every run draws its
+ * own. FLOWFABRIC_TEST_SHRINK=off: report the first failure as it was drawn, for whoever only wants to know that there is
+ * one.
+ */
+export function reproducible(): {
+  readonly seed?: number;
+  readonly endOnFailure: boolean;
+} {
   const given = process.env["FLOWFABRIC_TEST_SEED"];
-  return given === undefined || given === "" ? {} : { seed: Number(given) };
+  return {
+    ...(given === undefined || given === "" ? {} : { seed: Number(given) }),
+    endOnFailure: process.env["FLOWFABRIC_TEST_SHRINK"] === "off",
+  };
 }

@@ -9,7 +9,7 @@ import {
 } from "./assertions.js";
 import { completed, lane, running, submitted, UNKNOWN_ID } from "./builders.js";
 import { group } from "./harness.js";
-import { scaled, seed } from "./settings.js";
+import { reproducible, scaled } from "./settings.js";
 
 async function searchAll(
   backend: EngineBackend,
@@ -318,7 +318,7 @@ export const tagsConformance = group("tags", (test) => {
             expect(await backend.countByTags(query)).toBe(expected.length);
           },
         ),
-        { ...seed(), numRuns: scaled(60, 15) },
+        { ...reproducible(), numRuns: scaled(60, 15) },
       );
     },
   );

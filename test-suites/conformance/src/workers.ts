@@ -249,6 +249,7 @@ export const workersConformance = group("workers", (test) => {
           (b, executionId) =>
             b.cancelExecution({ executionId, reason: "not needed" }),
           {
+            code: "execution_not_active",
             outcome: "cancelled",
             reason: "not needed",
             source: "operator_override",
@@ -257,7 +258,7 @@ export const workersConformance = group("workers", (test) => {
         [
           "revoke",
           (b, executionId) => b.revokeLease({ executionId, reason: "stuck" }),
-          { reason: "stuck" },
+          { code: "lease_revoked", reason: "stuck" },
         ],
       ];
       for (const writer of [backend, other])
@@ -311,6 +312,7 @@ export const workersConformance = group("workers", (test) => {
       });
       expect(await waiting).toMatchObject({
         executionId: due.executionId,
+        code: "execution_not_active",
         outcome: "expired",
       });
 
@@ -319,7 +321,10 @@ export const workersConformance = group("workers", (test) => {
       await bench.passTime(LEASE_TTL_MS);
       await backend.markLeaseExpiredIfDue({ executionId: lost.executionId });
       const notice = await waiting;
-      expect(notice).toMatchObject({ executionId: lost.executionId });
+      expect(notice).toMatchObject({
+        executionId: lost.executionId,
+        code: "lease_expired",
+      });
       expect(notice.outcome).toBeUndefined();
       await notices.return?.();
     },

@@ -11,6 +11,7 @@ import {
   type ExecutionEvent,
   type ExecutionId,
   type ExecutionSnapshot,
+  type PublicState,
 } from "@flowfabric/core";
 
 /** @returns one line per violation; nothing where all is well */
@@ -20,6 +21,7 @@ export async function findViolations(
   const executionIds = await listAll(backend);
   const violations: string[] = [];
   const ends = new Map<string, number>();
+  const states = new Map<PublicState, Set<string>>();
   for (const executionId of executionIds) {
     const [snapshot, attempts, events] = await Promise.all([
       backend.describeExecution({ executionId }),
@@ -31,6 +33,11 @@ export async function findViolations(
       continue;
     }
     ends.set(executionId, events.filter(isEnd).length);
+    const { publicState } = snapshot;
+    states.set(
+      publicState,
+      (states.get(publicState) ?? new Set<string>()).add(executionId),
+    );
     const found = [
       ...wrongSnapshot(snapshot),
       ...wrongAttempts(snapshot, attempts),
@@ -38,6 +45,7 @@ export async function findViolations(
     ];
     violations.push(...found.map((line) => `${executionId}: ${line}`));
   }
+  violations.push(...(await wrongLists(backend, states)));
   violations.push(...(await wrongCompletions(backend, ends)));
   const { processed, errors } = await backend.reconcileExecutionIndex({});
   if (processed !== 0 || errors !== 0)
@@ -45,12 +53,19 @@ export async function findViolations(
   return violations;
 }
 
-/** Every execution of the store, in the order of creation. */
-export async function listAll(backend: EngineBackend): Promise<ExecutionId[]> {
+/** Every execution of the store, in the order of creation; or only those in one of these states. */
+export async function listAll(
+  backend: EngineBackend,
+  publicStates?: PublicState[],
+): Promise<ExecutionId[]> {
   const all: ExecutionId[] = [];
   let cursor: string | undefined;
   do {
-    const page = await backend.listExecutions({ cursor, limit: 1_000 });
+    const page = await backend.listExecutions({
+      publicStates,
+      cursor,
+      limit: 1_000,
+    });
     all.push(...page.executions);
     cursor = page.nextCursor;
   } while (cursor !== undefined);
@@ -167,6 +182,23 @@ function timeless(state: ExecutionEvent["toState"]): unknown {
   )
     return { claimable: true, attemptState: state.attemptState };
   return state;
+}
+
+/** Lists by state answer what a look at each execution answers. Time moves the others on between the two looks. */
+async function wrongLists(
+  backend: EngineBackend,
+  states: ReadonlyMap<PublicState, ReadonlySet<string>>,
+): Promise<string[]> {
+  const violations: string[] = [];
+  for (const publicState of ["completed", "failed", "cancelled"] as const) {
+    const listed = new Set<string>(await listAll(backend, [publicState]));
+    const found = states.get(publicState) ?? new Set<string>();
+    if (!isDeepStrictEqual(listed, found))
+      violations.push(
+        `${publicState}: ${listed.size} are listed, but ${found.size} are so`,
+      );
+  }
+  return violations;
 }
 
 /** One completion for each end, none missing and none twice. */

@@ -17,6 +17,7 @@ export async function runProgram<S extends z.ZodType>(
   // Nobody is left to stop a program whose test is gone.
   const orphaned = () => process.exit(1);
   process.on("disconnect", orphaned);
+  report({ kind: "opening" });
   const backend = await openStore(Arguments.parse(given).store);
   await main(backend, parsed);
   await backend.close();

@@ -13,6 +13,8 @@ export interface Started {
 }
 
 export type Report =
+  /** The program runs; next it opens its store. */
+  | { readonly kind: "opening" }
   /** The store is open and work can begin. */
   | { readonly kind: "ready" }
   /** A handler began. */

@@ -48,6 +48,9 @@ export function scaled(full: number, least = 1): number {
   return Math.max(least, Math.round(full * SCALE));
 }
 
+/** Processes take a while to start, and a busy machine takes longer; what hangs is noticed by each wait of its own. */
+export const TIMEOUT_MS = 300_000;
+
 /** Promises hold on a machine that has time; one that is busy with other tests gets ten times as long. */
 export const SLACK = 10;
 

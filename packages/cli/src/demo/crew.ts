@@ -27,17 +27,24 @@ interface Hired extends Member {
 export class Crew {
   readonly #job: Omit<WorkerJob, "instanceId">;
   readonly #runId: string;
+  readonly #onLoss: (line: string) => void;
   readonly #names = new Map<string, string>();
   readonly #hired = new Map<string, Hired>();
   readonly #failure = new AbortController();
   #stopping = false;
 
-  constructor(job: Omit<WorkerJob, "instanceId">, runId: string) {
+  /** @param onLoss hears of a worker that ended untold while others go on */
+  constructor(
+    job: Omit<WorkerJob, "instanceId">,
+    runId: string,
+    onLoss: (line: string) => void,
+  ) {
     this.#job = job;
     this.#runId = runId;
+    this.#onLoss = onLoss;
   }
 
-  /** Aborts when a worker ends that nobody told to. */
+  /** Aborts when the last worker ends untold. */
   get failure(): AbortSignal {
     return this.#failure.signal;
   }
@@ -87,9 +94,9 @@ export class Crew {
     if (expected) return;
     // What it wrote last may still be on its way.
     if (child.stderr?.readableEnded === false) await once(child.stderr, "end");
-    this.#failure.abort(
-      new RefusedError(`${name} ended by itself (${how}) ${complaint}`.trim()),
-    );
+    const line = `${name} ended by itself (${how}) ${complaint}`.trim();
+    if (this.#hired.size > 0) this.#onLoss(line);
+    else this.#failure.abort(new RefusedError(line));
   }
 
   /** SIGKILL: no handler, no goodbye. */

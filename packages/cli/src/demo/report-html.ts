@@ -109,7 +109,7 @@ function tiles(summary: Summary): string {
         ]),
     ...(recoveryMs === undefined
       ? []
-      : [[formatDuration(recoveryMs), "from kill to recovery"] as const]),
+      : [[formatDuration(recoveryMs), "to recover"] as const]),
     ...(executionsPerSecond === undefined
       ? []
       : [[executionsPerSecond.toFixed(1), "per second"] as const]),

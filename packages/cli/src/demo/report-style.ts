@@ -25,7 +25,7 @@ header p { overflow-wrap: anywhere; }
 .verdict { display: flex; gap: 12px; align-items: center; margin: 20px 0; padding: 12px 16px; border-radius: 10px; border: 1px solid; font-weight: 600; }
 .verdict.good { color: var(--retry); border-color: color-mix(in srgb, var(--retry) 40%, transparent); background: color-mix(in srgb, var(--retry) 9%, transparent); }
 .verdict.wrong { color: var(--bad); border-color: color-mix(in srgb, var(--bad) 40%, transparent); background: color-mix(in srgb, var(--bad) 9%, transparent); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(126px, 1fr)); gap: 12px; margin-bottom: 20px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(104px, 1fr)); gap: 12px; margin-bottom: 20px; }
 .tile, section { background: var(--card); border: 1px solid var(--line); border-radius: 12px; box-shadow: var(--shadow); }
 .tile { padding: 12px 14px; }
 .tile b { display: block; font-size: 23px; line-height: 1.25; font-variant-numeric: tabular-nums; letter-spacing: -.01em; }

@@ -5,6 +5,7 @@
 import { formatDuration } from "../output.js";
 import { escapeHtml } from "./report-text.js";
 import type { Attempt, FileHistory } from "./history.js";
+import type { Kill } from "./kill.js";
 import { placesOf, type PlacedAttempt, type RunFacts } from "./summary.js";
 
 /** What a pointer on a bar shows; the page's script reads it. */
@@ -101,7 +102,7 @@ export function timeline(facts: RunFacts): Timeline {
     const label = `kill -9 ${kill.worker} at ${formatDuration(kill.atMs - startedAtMs)}`;
     parts.push(killMarker(label, share(kill.atMs), axisY));
     parts.push(takeovers(drawn, x));
-    parts.push(recoveryMarker(drawn, kill.atMs, share));
+    parts.push(recoveryMarker(drawn, kill, share));
   }
   return {
     svg: `<svg id="timeline" role="img" aria-label="When which worker ran what" width="100%" height="${height}">${DEFINITIONS}${parts.join("")}</svg>`,
@@ -241,20 +242,23 @@ function killMarker(text: string, share: number, bottom: number): string {
   return `<g class="kill" data-kill="true"><line x1="${at}" y1="6" x2="${at}" y2="${bottom}"/><text x="${at}" y="16" dx="${left ? -8 : 8}" text-anchor="${left ? "end" : "start"}">✗ ${escapeHtml(text)}</text></g>`;
 }
 
-/** When the first of what the killed worker held ran again. */
+/** When the first of what the killed worker held ran again. Others may have lost work, too. */
 function recoveryMarker(
   drawn: readonly DrawnBar[],
-  killedAtMs: number,
+  kill: Kill,
   share: (atMs: number) => number,
 ): string {
   const starts = drawn
-    .filter(({ attempt }) => attempt.type === "reclaim")
+    .filter(
+      ({ file, attempt }) =>
+        attempt.type === "reclaim" && kill.held.includes(file.executionId),
+    )
     .map(({ fromMs }) => fromMs);
   if (starts.length === 0) return "";
   const firstMs = Math.min(...starts);
   const at = `${share(firstMs).toFixed(3)}%`;
   const left = share(firstMs) > 65;
-  return `<g class="recovery"><line x1="${at}" y1="24" x2="${at}" y2="${TOP - 4}"/><text x="${at}" y="33" dx="${left ? -8 : 8}" text-anchor="${left ? "end" : "start"}">taken over ${formatDuration(firstMs - killedAtMs)} later</text></g>`;
+  return `<g class="recovery"><line x1="${at}" y1="24" x2="${at}" y2="${TOP - 4}"/><text x="${at}" y="33" dx="${left ? -8 : 8}" text-anchor="${left ? "end" : "start"}">taken over ${formatDuration(firstMs - kill.atMs)} later</text></g>`;
 }
 
 function labels(

@@ -1,5 +1,11 @@
 /** The demo from the first file to the report. */
-import { mkdirSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join, resolve } from "node:path";
 
 import { Client } from "@flowfabric/sdk";
@@ -18,9 +24,15 @@ import { laneOf, POISON } from "./definition.js";
 import { findTextFiles, type FoundFiles } from "./files.js";
 import { readHistory, type FileHistory } from "./history.js";
 import { reportHtml } from "./report-html.js";
+import { escapeHtml } from "./report-text.js";
 import { openDemoStore } from "./store.js";
 import { submitFiles, type SubmittedFile } from "./submit.js";
-import { summarise, summaryRows, type RunFacts } from "./summary.js";
+import {
+  summarise,
+  summaryRows,
+  type RunFacts,
+  type Summary,
+} from "./summary.js";
 import { LEASE_TTL_MS, SLOTS_PER_WORKER, work, type Worked } from "./work.js";
 
 export interface DemoOptions {
@@ -100,8 +112,32 @@ export async function runDemo(
     slotsPerWorker: SLOTS_PER_WORKER,
     files,
   };
-  const report = resolve(options.report ?? join(dirname(db), "report.html"));
-  return conclude(facts, report);
+  const summary = summarise(facts);
+  printSummary(facts, summary);
+  print();
+  const usual = join(dirname(db), "report.html");
+  if (options.report === undefined && isWorthKeeping(usual, facts, summary))
+    print(`Report: ${usual} (of the run that did the work)`);
+  else writeReport(resolve(options.report ?? usual), facts, summary);
+  return verdict(facts);
+}
+
+/** A run that reused everything has no picture to offer in place of the one there is. */
+function isWorthKeeping(
+  report: string,
+  { folder }: RunFacts,
+  { attempts }: Summary,
+): boolean {
+  if (attempts > 0 || !existsSync(report)) return false;
+  return readFileSync(report, "utf8").includes(
+    `<code>${escapeHtml(folder)}</code>`,
+  );
+}
+
+function writeReport(path: string, facts: RunFacts, summary: Summary): void {
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, reportHtml(facts, summary));
+  print(`Report: ${path}`);
 }
 
 function requireFolder(given: string): string {
@@ -139,9 +175,7 @@ function sayOrigins(submitted: readonly SubmittedFile[]): void {
     );
 }
 
-/** Prints the figures, writes the report, and holds the run to its promise. */
-function conclude(facts: RunFacts, report: string): number {
-  const summary = summarise(facts);
+function printSummary(facts: RunFacts, summary: Summary): void {
   print();
   const rows = summaryRows(facts, summary);
   const width = Math.max(...rows.map(([name]) => name.length));
@@ -149,12 +183,10 @@ function conclude(facts: RunFacts, report: string): number {
     print(`${paint("dim", name.padEnd(width))}  ${value}`);
   if (summary.workers.length > 0) printWorkers(summary.workers);
   for (const file of summary.failed) printFailure(file);
+}
 
-  mkdirSync(dirname(report), { recursive: true });
-  writeFileSync(report, reportHtml(facts, summary));
-  print();
-  print(`Report: ${report}`);
-
+/** Holds the run to its promise. */
+function verdict(facts: RunFacts): number {
   const wrong = facts.files.filter(
     (file) => file.completionEvents !== file.expectedCompletionEvents,
   );
@@ -178,7 +210,7 @@ function conclude(facts: RunFacts, report: string): number {
   return 0;
 }
 
-function printWorkers(workers: ReturnType<typeof summarise>["workers"]): void {
+function printWorkers(workers: Summary["workers"]): void {
   print();
   const rows = workers.map((worker) => [
     worker.name,

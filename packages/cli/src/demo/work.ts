@@ -41,6 +41,7 @@ export async function work(
   const { backend, workers, lane } = plan;
   announce(plan, open);
   const runId = randomBytes(3).toString("hex");
+  const progress = startProgress(open.length);
   const crew = new Crew(
     {
       db: plan.db,
@@ -51,9 +52,9 @@ export async function work(
       paceScale: paceScale(open.length, workers * SLOTS_PER_WORKER),
     },
     runId,
+    (line) => progress.note(paint("red", `✗ ${line}; the others go on`)),
   );
   const finished = new AbortController();
-  const progress = startProgress(open.length);
 
   let kill: Kill | undefined;
   let killing: Promise<void> | undefined;

@@ -7,7 +7,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { Worker, type ClaimedTask } from "@flowfabric/sdk";
+import { TaskFailure, Worker } from "@flowfabric/sdk";
 import { z } from "zod";
 
 import { describeFailure } from "../errors.js";
@@ -55,35 +55,20 @@ async function runWorker(job: WorkerJob): Promise<void> {
     if (task.attemptIndex === 0 && isFlaky(file))
       throw new Error(`injected: the first read of ${file.path} fails`);
     const bytes = await readFile(join(job.folder, file.path)).catch(
-      async (error: NodeJS.ErrnoException) => {
+      (error: NodeJS.ErrnoException) => {
         const reason = `cannot read ${file.path} (${error.code ?? error.message})`;
-        return giveUp(task, reason, UNREADABLE);
+        throw new TaskFailure({ reason, category: UNREADABLE });
       },
     );
     const analysis = analyse(file.path, bytes);
-    if (analysis.sha256 !== file.sha256)
-      return giveUp(
-        task,
-        `${file.path} was changed after it had been submitted`,
-        CHANGED,
-      );
-    return analysis;
+    if (analysis.sha256 === file.sha256) return analysis;
+    const reason = `${file.path} was changed after it had been submitted`;
+    throw new TaskFailure({ reason, category: CHANGED });
   });
 
   const running = worker.run();
   void parentGone.then(() => worker.stop());
   await running;
-}
-
-/** Ends the task with a category of its own; an error that is only thrown could be tried again. */
-async function giveUp(
-  task: ClaimedTask,
-  reason: string,
-  category: string,
-): Promise<never> {
-  await task.fail({ reason, category });
-  // The task has ended; the worker does not mind how its handler does.
-  throw new Error(reason);
 }
 
 try {

@@ -38,6 +38,7 @@ import {
   fencedRecord,
   HOLD,
   publicStateAt,
+  readDetails,
   type ExecutionRow,
 } from "../rows.js";
 import type { Session, Store } from "../store.js";
@@ -194,7 +195,16 @@ async function replay(
   const result =
     (await tx.get<{ payload: Uint8Array }>(READ_RESULT, row.seq))?.payload ??
     null;
-  archiveAttempt(tx, row, now, {}, result);
+  const { cancellationReason = "" } = readDetails(row);
+  archiveAttempt(
+    tx,
+    row,
+    now,
+    row.home === HOME.cancelled
+      ? { failureReason: `cancelled: ${cancellationReason}` }
+      : {},
+    result,
+  );
   if (result !== null) tx.run(DELETE_RESULT, row.seq);
   if (row.progress_at !== null) {
     tx.run(DELETE_PROGRESS, row.seq);

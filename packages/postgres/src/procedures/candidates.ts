@@ -90,12 +90,16 @@ const GIVEN = `
     SELECT ?::BIGINT[] AS routes, ?::BIGINT AS now, ?::BIGINT AS most
   )`;
 
+/** Past its deadline an execution is the driver's to end, and nobody's to begin. */
+const IN_TIME = "(deadline_at IS NULL OR deadline_at > given.now)";
+
 const readyCandidates = (condition = "") => `
   SELECT ready.*
   FROM given, unnest(given.routes) AS wanted (id), LATERAL (
     SELECT ${EXECUTION_COLUMNS}
     FROM executions
-    WHERE route = wanted.id AND home = ${HOME.eligible} AND (grant_until IS NULL OR grant_until <= given.now) ${condition}
+    WHERE route = wanted.id AND home = ${HOME.eligible} AND (grant_until IS NULL OR grant_until <= given.now)
+      AND ${IN_TIME} ${condition}
     ORDER BY score, id
     LIMIT (SELECT most FROM given)
     ${LOCK_HERE}
@@ -114,11 +118,11 @@ const dueCandidates = (home: number, condition = "") => `
     WHERE seq = ANY (ARRAY(
         SELECT seq
         FROM executions
-        WHERE route = wanted.id AND home = ${home} AND score <= given.now ${condition}
+        WHERE route = wanted.id AND home = ${home} AND score <= given.now AND ${IN_TIME} ${condition}
         ORDER BY score
         LIMIT 1000
       ))
-      AND home = ${home} AND score <= given.now ${condition}
+      AND home = ${home} AND score <= given.now AND ${IN_TIME} ${condition}
     ORDER BY created_at - priority * ${PRIORITY_STEP_MS}, id
     LIMIT (SELECT most FROM given)
     ${LOCK_HERE}

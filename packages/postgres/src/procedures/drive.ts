@@ -10,12 +10,8 @@ import { expireDue, nextTimerAtMs, PORTIONS } from "./portions.js";
 import { Heartbeats, type Presence } from "./registry.js";
 
 const EFFECTS_PER_STEP = 100;
-const STEPS = [
-  PORTIONS.lease_expiry,
-  PORTIONS.reclaim_driver,
-  PORTIONS.delayed_promoter,
-  PORTIONS.unblock,
-];
+/** A promotion is cheap, and order is exact only among what has been promoted: ten times as many. */
+const PROMOTIONS_PER_STEP = 1_000;
 /** Stores with more routes than this are gone through in turns. */
 const ROUTES_PER_PORTION = 64;
 
@@ -34,10 +30,16 @@ export class Driver {
     const sinceMs = performance.now() - this.#lastPortionMs;
     if (sinceMs < PORTION_INTERVAL_MS) return PORTION_INTERVAL_MS - sinceMs;
     this.#lastPortionMs = performance.now();
-    const more = await store.db.write(
-      async (tx) => await this.#portion(store, tx, presence),
-    );
-    return more ? PORTION_INTERVAL_MS : undefined;
+    try {
+      const more = await store.db.write(
+        async (tx) => await this.#portion(store, tx, presence),
+      );
+      return more ? PORTION_INTERVAL_MS : undefined;
+    } catch {
+      // The claim beside it has been committed, and its answer must not get lost. The next portion tries again; a
+      // sweep says what is wrong.
+      return PORTION_INTERVAL_MS;
+    }
   }
 
   async #portion(
@@ -55,10 +57,17 @@ export class Driver {
     };
     if (this.heartbeats.isDue(presence, nowMs))
       await this.heartbeats.write(store, tx, presence, nowMs);
-    let more = false;
-    for (const step of [expireDue, ...STEPS])
-      if ((await step(portion)) >= EFFECTS_PER_STEP) more = true;
-    return more;
+    const effects = [
+      await expireDue(portion),
+      await PORTIONS.lease_expiry(portion),
+      await PORTIONS.reclaim_driver(portion),
+      await PORTIONS.delayed_promoter({
+        ...portion,
+        limit: PROMOTIONS_PER_STEP,
+      }),
+      await PORTIONS.unblock(portion),
+    ];
+    return effects.some((count) => count >= EFFECTS_PER_STEP);
   }
 
   #nextRoutes(store: Store) {

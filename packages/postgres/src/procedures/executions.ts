@@ -62,7 +62,7 @@ export async function lockExecution(
   return row;
 }
 
-export function notFound(executionId: string): Refusal {
+function notFound(executionId: string): Refusal {
   return refuse("execution_not_found", { entity: "execution", executionId });
 }
 

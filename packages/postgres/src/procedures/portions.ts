@@ -2,12 +2,12 @@
  * One bounded, idempotent portion of each sweep. Claims drive the engine with these, sweeps run the same. A row that a
  * look returned is re-checked before it is changed; several at once change nothing.
  */
-import { HOME, type SweepName } from "@flowfabric/core";
+import { HOME, type LiveWorker, type SweepName } from "@flowfabric/core";
 
 import type { Session } from "../db.js";
 import { effectiveNow, EXECUTION_COLUMNS, type ExecutionRow } from "../rows.js";
 import type { Store } from "../store.js";
-import { saveExecution, selectExecutions } from "./executions.js";
+import { LOCK_HERE, saveExecution, selectExecutions } from "./executions.js";
 import { expire, type ExpiryReason } from "./expiry.js";
 import {
   failAtReclaimCap,
@@ -20,7 +20,7 @@ import { forgetKeys, forgetPurged, purgeDue, raiseFeedFloor } from "./purge.js";
 import { reconcilePage } from "./reconcile.js";
 import { isCovered, liveWorkers } from "./registry.js";
 import type { Route } from "./routes.js";
-import { blockUncovered, unblockRoute } from "./unblock.js";
+import { blockUncovered, unblockRoutes } from "./unblock.js";
 
 export interface Portion {
   readonly store: Store;
@@ -68,22 +68,22 @@ export const PORTIONS: {
     await expireDue(portion, ["execution_deadline"]),
 
   unblock: async ({ store, tx, routes, nowMs, limit }) => {
-    let done = 0;
-    const workersOf = new Map<
-      string,
-      Awaited<ReturnType<typeof liveWorkers>>
-    >();
-    for (const route of routes) {
-      if (done >= limit) return done;
-      const live =
-        workersOf.get(route.namespace) ??
-        (await liveWorkers(tx, route.namespace, nowMs));
-      workersOf.set(route.namespace, live);
-      done += isCovered(route, live)
-        ? await unblockRoute(store, tx, route, nowMs, limit - done)
-        : await blockUncovered(tx, route, nowMs, limit - done);
-    }
-    return done;
+    const workersOf = new Map<string, readonly LiveWorker[]>();
+    for (const { namespace } of routes)
+      if (!workersOf.has(namespace))
+        workersOf.set(namespace, await liveWorkers(tx, namespace, nowMs));
+    const covered = routes.filter((route) =>
+      isCovered(route, workersOf.get(route.namespace)!),
+    );
+    const uncovered = routes.filter((route) => !covered.includes(route));
+    const opened =
+      covered.length === 0
+        ? 0
+        : await unblockRoutes(store, tx, covered, nowMs, limit);
+    return (
+      opened +
+      (await blockUncovered(store, tx, uncovered, nowMs, limit - opened))
+    );
   },
 
   worker_registry_ttl_sweep: async ({ tx, nowMs, limit }) =>
@@ -156,32 +156,38 @@ async function overRoutes(
   sql: string,
   act: (row: ExecutionRow) => boolean,
 ): Promise<number> {
+  if (routes.length === 0) return 0;
+  const ids = routes.map(({ id }) => id);
   let done = 0;
-  for (const { id } of routes) {
-    if (done >= limit) return done;
-    for (const row of await selectExecutions(tx, sql, id, nowMs, limit - done))
-      if (act(row)) done++;
-  }
+  for (const row of await selectExecutions(tx, sql, ids, nowMs, limit))
+    if (act(row)) done++;
   return done;
 }
 
-const dueOfHome = (home: number) => `
-  SELECT ${EXECUTION_COLUMNS}
-  FROM executions
-  WHERE route = ? AND home = ${home} AND score <= ?
-  ORDER BY score
-  LIMIT ?`;
+/** One statement for all routes; those that others hold at the moment are theirs. */
+const dueOfHome = (homes: readonly number[], condition: string) => `
+  WITH given AS (
+    SELECT ?::BIGINT[] AS routes, ?::BIGINT AS now, ?::BIGINT AS most
+  )
+  SELECT due.*
+  FROM given, unnest(given.routes) AS wanted (id), unnest(ARRAY[${homes.join(", ")}]) AS timed (home), LATERAL (
+    SELECT ${EXECUTION_COLUMNS}
+    FROM executions
+    WHERE route = wanted.id AND home = timed.home AND ${condition}
+    ORDER BY score
+    LIMIT (SELECT most FROM given)
+    ${LOCK_HERE}
+  ) AS due
+  LIMIT (SELECT most FROM given)`;
 
-export const DUE_DELAYED = dueOfHome(HOME.delayed);
-export const LAPSED_LEASES = dueOfHome(HOME.active);
+export const DUE_DELAYED = dueOfHome([HOME.delayed], "score <= given.now");
+export const LAPSED_LEASES = dueOfHome([HOME.active], "score <= given.now");
 
-/** Back-off or not: whoever is at the cap waits for nothing. The second value keeps the shape of its neighbours. */
-export const AT_RECLAIM_CAP = `
-  SELECT ${EXECUTION_COLUMNS}
-  FROM executions
-  WHERE route = ? AND home IN (${HOME.lapsed}, ${HOME.revoked}) AND lost_at <= ?
-    AND reclaims >= coalesce(max_reclaims, 100) AND holds = 0
-  LIMIT ?`;
+/** Back-off or not: whoever is at the cap waits for nothing. */
+export const AT_RECLAIM_CAP = dueOfHome(
+  [HOME.lapsed, HOME.revoked],
+  "lost_at <= given.now AND reclaims >= coalesce(max_reclaims, 100) AND holds = 0",
+);
 
 export const DUE_TIMERS = `
   SELECT ${EXECUTION_COLUMNS}

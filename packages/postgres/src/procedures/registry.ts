@@ -10,7 +10,7 @@ import type { Session } from "../db.js";
 import { parseJson } from "../rows.js";
 import type { Store } from "../store.js";
 import type { Route } from "./routes.js";
-import { unblockRoute } from "./unblock.js";
+import { unblockRoutes } from "./unblock.js";
 
 export interface WorkerRow {
   readonly namespace: string;
@@ -138,11 +138,14 @@ export async function wakeCovered(
   nowMs: number,
 ): Promise<void> {
   const live = await liveWorkers(tx, namespace, nowMs);
-  for (const route of store.routes.matching(namespace, lanes)) {
-    if (isCovered(route, live))
-      await unblockRoute(store, tx, route, nowMs, 500);
-  }
+  const covered = store.routes
+    .matching(namespace, lanes)
+    .filter((route) => isCovered(route, live));
+  if (covered.length > 0)
+    await unblockRoutes(store, tx, covered, nowMs, WOKEN_MAX);
 }
+
+const WOKEN_MAX = 500;
 
 export function isCovered(route: Route, live: readonly LiveWorker[]): boolean {
   const verdict = coverage(route.required, route.lane, live);

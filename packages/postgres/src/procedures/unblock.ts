@@ -10,23 +10,24 @@ import {
   type ExecutionRow,
 } from "../rows.js";
 import type { Store } from "../store.js";
-import { saveExecution, selectExecutions } from "./executions.js";
+import { LOCK_HERE, saveExecution, selectExecutions } from "./executions.js";
 import { dropGrant, placeRunnable, ringAfterCommit } from "./lifecycle.js";
 import { appendEvent } from "./log.js";
 import type { Route } from "./routes.js";
 
 /** @returns how many went back into the order */
-export async function unblockRoute(
+export async function unblockRoutes(
   store: Store,
   tx: Session,
-  route: Route,
+  routes: readonly Route[],
   nowMs: number,
   limit: number,
 ): Promise<number> {
+  if (routes.length === 0 || limit <= 0) return 0;
   const rows = await selectExecutions(
     tx,
     ROWS_OF_HOME,
-    route.id,
+    routes.map(({ id }) => id),
     HOME.blockedRoute,
     limit,
   );
@@ -52,15 +53,17 @@ export function unblock(
 
 /** @returns how many were set aside */
 export async function blockUncovered(
+  store: Store,
   tx: Session,
-  route: Route,
+  routes: readonly Route[],
   nowMs: number,
   limit: number,
 ): Promise<number> {
+  if (routes.length === 0 || limit <= 0) return 0;
   const rows = await selectExecutions(
     tx,
     ROWS_OF_HOME,
-    route.id,
+    routes.map(({ id }) => id),
     HOME.eligible,
     limit,
   );
@@ -72,6 +75,7 @@ export async function blockUncovered(
     row.reason = reasonCode("waiting_for_capable_worker");
     row.transitioned_at = now;
     row.mutated_at = now;
+    const route = store.routes.require(row.route);
     changeDetails(row, {
       blockingDetail: `no live worker has: ${route.required.join(",")}`,
       blockedAtMs: now,
@@ -85,8 +89,16 @@ export async function blockUncovered(
 }
 
 export const ROWS_OF_HOME = `
-  SELECT ${EXECUTION_COLUMNS}
-  FROM executions
-  WHERE route = ? AND home = ?
-  ORDER BY score, id
-  LIMIT ?`;
+  WITH given AS (
+    SELECT ?::BIGINT[] AS routes, ?::SMALLINT AS home, ?::BIGINT AS most
+  )
+  SELECT waiting.*
+  FROM given, unnest(given.routes) AS wanted (id), LATERAL (
+    SELECT ${EXECUTION_COLUMNS}
+    FROM executions
+    WHERE route = wanted.id AND home = given.home
+    ORDER BY score, id
+    LIMIT (SELECT most FROM given)
+    ${LOCK_HERE}
+  ) AS waiting
+  LIMIT (SELECT most FROM given)`;

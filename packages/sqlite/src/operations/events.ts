@@ -40,6 +40,7 @@ export function eventOperations(store: Store): Implementation<EventOperations> {
         )
           return { events };
         await store.wakeups.wait(ticket, leftMs, args.signal);
+        if (store.wakeups.closed) return { events: [] };
       }
     },
 

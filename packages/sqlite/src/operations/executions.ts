@@ -39,10 +39,11 @@ import {
   attemptStateCode,
   changeDetails,
   effectiveNow,
+  type ExecutionRow,
   fencedRecord,
   HOLD,
   publicStateAt,
-  type ExecutionRow,
+  readDetails,
 } from "../rows.js";
 import type { Session, Store } from "../store.js";
 
@@ -233,7 +234,16 @@ function replay(store: Store, tx: Session, args: Args<"replayExecution">) {
 
   const result =
     tx.get<{ payload: Uint8Array }>(READ_RESULT, row.seq)?.payload ?? null;
-  archiveAttempt(tx, row, now, {}, result);
+  const { cancellationReason = "" } = readDetails(row);
+  archiveAttempt(
+    tx,
+    row,
+    now,
+    row.home === HOME.cancelled
+      ? { failureReason: `cancelled: ${cancellationReason}` }
+      : {},
+    result,
+  );
   if (result !== null) tx.run(DELETE_RESULT, row.seq);
   if (row.progress_at !== null) {
     tx.run(DELETE_PROGRESS, row.seq);

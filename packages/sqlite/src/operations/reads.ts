@@ -21,6 +21,7 @@ import {
 import { settle } from "../errors.js";
 import { findExecution, lockExecution } from "../procedures/executions.js";
 import { attemptTypeOf } from "../procedures/lifecycle.js";
+import { READ_PAYLOAD } from "../procedures/take.js";
 import {
   ATTEMPT_TYPES,
   attemptLifecycleOf,
@@ -316,11 +317,6 @@ function parsePosition(cursor: string | undefined): number {
     );
   return Number(cursor);
 }
-
-export const READ_PAYLOAD = `
-  SELECT payload
-  FROM inputs
-  WHERE seq = ?`;
 
 const READ_CREATOR = `
   SELECT creator

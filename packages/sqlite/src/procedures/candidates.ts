@@ -5,7 +5,7 @@
 import { HOME, PRIORITY_STEP_MS, sortKey } from "@flowfabric/core";
 
 import { selectExecutions } from "./executions.js";
-import type { Session } from "../db.js";
+import type { Session, SqlValue } from "../db.js";
 import { EXECUTION_COLUMNS, type ExecutionRow } from "../rows.js";
 import type { Route } from "./routes.js";
 
@@ -18,16 +18,14 @@ export function findCandidates(
 ): ExecutionRow[] {
   const found: ExecutionRow[] = [];
   for (const { id } of routes) {
-    found.push(...selectExecutions(tx, READY_CANDIDATES, id, nowMs, limit));
+    const take = (sql: string, ...values: SqlValue[]) =>
+      found.push(...selectExecutions(tx, sql, id, nowMs, ...values, limit));
+    take(READY_CANDIDATES, nowMs);
     if (tx.get(ANY_DUE, id, nowMs) === undefined) continue;
-    found.push(...selectExecutions(tx, DUE_CANDIDATES, id, nowMs, limit));
-    found.push(
-      ...selectExecutions(tx, LOST_CANDIDATES, id, nowMs, nowMs, limit),
-    );
-    found.push(
-      ...selectExecutions(tx, REVOKED_CANDIDATES, id, nowMs, nowMs, limit),
-    );
-    found.push(...selectExecutions(tx, LAPSING_CANDIDATES, id, nowMs, limit));
+    take(DUE_CANDIDATES, nowMs);
+    take(LOST_CANDIDATES, nowMs, nowMs);
+    take(REVOKED_CANDIDATES, nowMs, nowMs);
+    take(LAPSING_CANDIDATES, nowMs);
   }
   return inOrder(found, routes.length, limit);
 }
@@ -46,8 +44,8 @@ export function findEligible(
       : [READY_IN_PARTITION, DUE_IN_PARTITION];
   const only = partition === undefined ? [] : [partition];
   const found = routes.flatMap(({ id }) => [
-    ...selectExecutions(tx, ready, id, nowMs, ...only, limit),
-    ...selectExecutions(tx, due, id, nowMs, ...only, limit),
+    ...selectExecutions(tx, ready, id, nowMs, nowMs, ...only, limit),
+    ...selectExecutions(tx, due, id, nowMs, nowMs, ...only, limit),
   ]);
   return inOrder(found, routes.length, limit);
 }
@@ -105,10 +103,14 @@ export const ANY_DUE = `
   WHERE route = ? AND home IN (${HOME.delayed}, ${HOME.active}, ${HOME.lapsed}, ${HOME.revoked}) AND score <= ?
   LIMIT 1`;
 
+/** Past its deadline an execution is the driver's to end, and nobody's to begin. */
+const inTime = "(deadline_at IS NULL OR deadline_at > ?)";
+
 const readyCandidates = (condition = "") => `
   SELECT ${EXECUTION_COLUMNS}
   FROM executions
-  WHERE route = ? AND home = ${HOME.eligible} AND (grant_until IS NULL OR grant_until <= ?) ${condition}
+  WHERE route = ? AND home = ${HOME.eligible} AND (grant_until IS NULL OR grant_until <= ?)
+    AND ${inTime} ${condition}
   ORDER BY score, id
   LIMIT ?`;
 
@@ -122,7 +124,7 @@ const dueCandidates = (home: number, condition = "") => `
   WHERE seq IN (
     SELECT seq
     FROM executions
-    WHERE route = ? AND home = ${home} AND score <= ? ${condition}
+    WHERE route = ? AND home = ${home} AND score <= ? AND ${inTime} ${condition}
     ORDER BY score
     LIMIT 1000
   )

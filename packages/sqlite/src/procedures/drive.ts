@@ -11,6 +11,8 @@ import { expireDue, nextTimerAtMs, PORTIONS } from "./portions.js";
 import { Heartbeats, type Presence } from "./registry.js";
 
 const EFFECTS_PER_STEP = 100;
+/** A promotion is cheap, and order is exact only among what has been promoted: ten times as many. */
+const PROMOTIONS_PER_STEP = 1_000;
 /** Stores with more routes than this are gone through in turns. */
 const ROUTES_PER_PORTION = 64;
 
@@ -29,11 +31,17 @@ export class Driver {
     const sinceMs = performance.now() - this.#lastPortionMs;
     if (sinceMs < PORTION_INTERVAL_MS) return PORTION_INTERVAL_MS - sinceMs;
     this.#lastPortionMs = performance.now();
-    const more = await store.db.write((tx) =>
-      this.#portion(store, tx, presence),
-    );
-    checkpointIfLarge(store);
-    return more ? PORTION_INTERVAL_MS : undefined;
+    try {
+      const more = await store.db.write((tx) =>
+        this.#portion(store, tx, presence),
+      );
+      checkpointIfLarge(store);
+      return more ? PORTION_INTERVAL_MS : undefined;
+    } catch {
+      // The claim beside it has been committed, and its answer must not get lost. The next portion tries again; a
+      // sweep says what is wrong.
+      return PORTION_INTERVAL_MS;
+    }
   }
 
   #portion(store: Store, tx: Session, presence: Presence): boolean {
@@ -51,7 +59,7 @@ export class Driver {
       expireDue(portion),
       PORTIONS.lease_expiry(portion),
       PORTIONS.reclaim_driver(portion),
-      PORTIONS.delayed_promoter(portion),
+      PORTIONS.delayed_promoter({ ...portion, limit: PROMOTIONS_PER_STEP }),
       PORTIONS.unblock(portion),
     ];
     return effects.some((count) => count >= EFFECTS_PER_STEP);

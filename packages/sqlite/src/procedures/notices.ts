@@ -2,6 +2,7 @@
 import {
   EVENT_TYPES,
   unpackState,
+  type EventType,
   type TaskEndedNotice,
 } from "@flowfabric/core";
 
@@ -22,6 +23,12 @@ interface NoticeRow {
 }
 
 const PAGE = 256;
+
+/** Whatever else ended a lease left the execution running no more. */
+const CODES: { readonly [T in EventType]?: TaskEndedNotice["code"] } = {
+  lease_expired: "lease_expired",
+  lease_revoked: "lease_revoked",
+};
 
 /** Notices of one instance after a position, and the position read up to. */
 export function noticesAfter(
@@ -46,18 +53,14 @@ export function noticesAfter(
         row.data === null
           ? undefined
           : parseJson<{ source?: string }>(row.data, "data").source;
-      const type = EVENT_TYPES[row.type]!;
       return {
         kind: "taskEnded",
         executionId: executionIdOf({ id: row.id!, partition: row.partition }),
         leaseEpoch: row.epoch,
+        code: CODES[EVENT_TYPES[row.type]!] ?? "execution_not_active",
         ...(outcome === "none" ? {} : { outcome }),
-        // What an operator or engine said, else what happened.
-        reason: row.reason ?? type,
-        ...optional(
-          "source",
-          source ?? (outcome === "none" ? type : undefined),
-        ),
+        ...optional("reason", row.reason),
+        ...optional("source", source),
       };
     });
   return { position: rows.at(-1)?.position ?? after, notices };

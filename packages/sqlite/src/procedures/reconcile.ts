@@ -2,7 +2,7 @@
  * Holds every index entry against its record. On SQLite an index cannot miss a row, but a score, a timer or a tag row
  * can be wrong where something other than this library wrote to the file.
  */
-import { HOME, HOMES, isTerminalHome, type Home } from "@flowfabric/core";
+import { HOME, HOMES, isTerminalHome } from "@flowfabric/core";
 
 import type { Session } from "../db.js";
 import { EXECUTION_COLUMNS, readTags, type ExecutionRow } from "../rows.js";
@@ -61,7 +61,7 @@ function repair(tx: Session, row: ExecutionRow): number {
 
 /** Where the record alone decides the score; blocked and lost homes keep the time they were entered at. */
 function expectedScore(row: ExecutionRow): number | undefined {
-  switch (row.home as Home) {
+  switch (row.home) {
     case HOME.eligible:
       return eligibleScore(row);
     case HOME.delayed:

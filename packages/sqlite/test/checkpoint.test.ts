@@ -1,0 +1,89 @@
+/** The write-ahead log does not grow for ever. */
+import { statSync } from "node:fs";
+
+import type { EngineBackend } from "@flowfabric/core";
+import { expect, test } from "vitest";
+
+import {
+  longestStall,
+  newPath,
+  open,
+  openRaw,
+  openWithConnection,
+  tell,
+} from "./files.js";
+
+const MIB = 1_048_576;
+
+function logBytes(path: string): number {
+  return statSync(`${path}-wal`, { throwIfNoEntry: false })?.size ?? 0;
+}
+
+/** Some megabytes of payload in one commit. */
+async function submitMegabytes(
+  backend: EngineBackend,
+  count: number,
+): Promise<void> {
+  for (let i = 0; i < count; i += 4)
+    await backend.submitMany({
+      items: Array.from({ length: 4 }, () => ({
+        executionKind: "large",
+        inputPayload: Buffer.alloc(MIB - 100, "x"),
+      })),
+    });
+}
+
+const claim = {
+  workerId: "worker",
+  workerInstanceId: "worker-1",
+  lanes: ["empty"],
+  max: 1,
+  leaseTtlMs: 30_000,
+};
+
+test("under load without readers in the way SQLite starts the log over by itself", async () => {
+  const path = newPath();
+  const backend = await open({ path });
+
+  await submitMegabytes(backend, 160);
+
+  tell(`log of ${(logBytes(path) / MIB).toFixed(0)} MiB after 160 MiB`);
+  expect(logBytes(path)).toBeLessThan(80 * MIB);
+});
+
+test("a log that a reader kept from starting over shrinks with a claim once the reader is gone", async () => {
+  const path = newPath();
+  const backend = await open({ path });
+  await backend.createExecution({ executionKind: "first" });
+  const reader = openRaw(path);
+  reader.exec("BEGIN");
+  reader.prepare("SELECT count(*) FROM executions").get();
+
+  await submitMegabytes(backend, 132);
+  const grown = logBytes(path);
+  expect(grown).toBeGreaterThan(128 * MIB);
+  reader.exec("COMMIT");
+  const stall = await longestStall(backend.claimMany(claim));
+
+  tell(
+    `log of ${(grown / MIB).toFixed(0)} MiB, then ${(logBytes(path) / MIB).toFixed(0)}; longest stall ${stall.toFixed(0)} ms`,
+  );
+  expect(logBytes(path)).toBe(0);
+});
+
+test("a checkpoint that cannot be made now disturbs no claim", async () => {
+  const path = newPath();
+  const { backend, connection } = await openWithConnection({ path });
+  connection.pragma("wal_autocheckpoint = 0");
+  const { executionId } = await backend.createExecution({
+    executionKind: "first",
+  });
+  await submitMegabytes(backend, 132);
+  const reader = openRaw(path);
+  reader.exec("BEGIN");
+  reader.prepare("SELECT count(*) FROM executions").get();
+
+  const { claimed } = await backend.claimMany({ ...claim, lanes: ["default"] });
+
+  expect(claimed).toMatchObject([{ executionId }]);
+});

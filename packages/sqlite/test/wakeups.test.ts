@@ -1,0 +1,190 @@
+/** Parked calls hear of new work: at once in the same process, within milliseconds from another. */
+import { setMaxListeners } from "node:events";
+
+import type { EngineBackend } from "@flowfabric/core";
+import { expect, test } from "vitest";
+
+import {
+  longestStall,
+  newPath,
+  open,
+  pause,
+  Peer,
+  percentile,
+  SLACK,
+  tell,
+} from "./files.js";
+
+const PICKUP_MS = 20;
+const SAFETY_POLL_MS = 1_000;
+
+function park(backend: EngineBackend, lane = "default") {
+  return backend
+    .claimMany({
+      workerId: "worker",
+      workerInstanceId: "worker-1",
+      lanes: [lane],
+      max: 1,
+      leaseTtlMs: 30_000,
+      maxWaitMs: 20_000,
+    })
+    .then(({ claimed }) => ({ claimed, atMs: performance.now() }));
+}
+
+async function pickups(
+  backend: EngineBackend,
+  rounds: number,
+  submit: () => Promise<unknown>,
+): Promise<number[]> {
+  const delays: number[] = [];
+  for (let round = 0; round < rounds; round++) {
+    const parked = park(backend);
+    await pause(5 + Math.random() * 25);
+    const submittedAtMs = performance.now();
+    await submit();
+    const { claimed, atMs } = await parked;
+    expect(claimed).toHaveLength(1);
+    delays.push(atMs - submittedAtMs);
+  }
+  return delays;
+}
+
+function tellDelays(what: string, delays: readonly number[]): void {
+  const at = (share: number) => percentile(delays, share).toFixed(1);
+  tell(`${what}: p50 ${at(0.5)} ms, p90 ${at(0.9)} ms, longest ${at(1)} ms`);
+}
+
+test("work submitted in the same process wakes a parked claim at once", async () => {
+  const backend = await open({ path: newPath() });
+
+  const delays = await pickups(backend, 50, () =>
+    backend.createExecution({ executionKind: "x" }),
+  );
+
+  tellDelays("same process", delays);
+  expect(percentile(delays, 0.9)).toBeLessThan(SLACK * PICKUP_MS);
+});
+
+test("work submitted by another process wakes a parked claim within milliseconds", async () => {
+  const path = newPath();
+  const backend = await open({ path });
+  const peer = new Peer();
+  await peer.ask("open", { options: { path } });
+
+  const delays = await pickups(backend, 50, () =>
+    peer.ask("call", {
+      operation: "createExecution",
+      input: { executionKind: "x" },
+    }),
+  );
+
+  tellDelays("another process", delays);
+  expect(percentile(delays, 0.9)).toBeLessThan(SLACK * PICKUP_MS);
+});
+
+test("without push a parked claim finds work at its next look", async () => {
+  const path = newPath();
+  const backend = await open({ path, push: false });
+  const other = await open({ path, push: false });
+
+  const delays = await pickups(backend, 3, () =>
+    other.createExecution({ executionKind: "x" }),
+  );
+
+  tellDelays("without push", delays);
+  expect(Math.max(...delays)).toBeLessThan(SLACK * SAFETY_POLL_MS);
+});
+
+test("what another process cancels is told to whoever watches for the holder", async () => {
+  const path = newPath();
+  const backend = await open({ path });
+  const peer = new Peer();
+  await peer.ask("open", { options: { path } });
+  const { executionId } = await backend.createExecution({ executionKind: "x" });
+  await park(backend);
+  const ended = new AbortController();
+  const notices = backend
+    .watchWorker({ workerInstanceId: "worker-1", signal: ended.signal })
+    [Symbol.asyncIterator]();
+  const notice = notices.next();
+  await pause(50);
+
+  const cancelledAtMs = performance.now();
+  await peer.ask("call", {
+    operation: "cancelExecution",
+    input: { executionId, reason: "no longer" },
+  });
+
+  expect(await notice).toMatchObject({
+    value: { kind: "taskEnded", executionId, outcome: "cancelled" },
+  });
+  tell(`notice after ${(performance.now() - cancelledAtMs).toFixed(1)} ms`);
+  expect(performance.now() - cancelledAtMs).toBeLessThan(SLACK * 1_000);
+  ended.abort();
+  await notices.return?.();
+});
+
+test("a hundred parked claims cost an idle process next to nothing", async () => {
+  const backend = await open({ path: newPath() });
+  const ended = new AbortController();
+  setMaxListeners(0, ended.signal);
+  const parked = Array.from({ length: 100 }, (_unused, index) =>
+    backend.claimMany({
+      workerId: "worker",
+      workerInstanceId: `worker-${index}`,
+      lanes: [`lane-${index % 10}`],
+      max: 1,
+      leaseTtlMs: 30_000,
+      maxWaitMs: 20_000,
+      signal: ended.signal,
+    }),
+  );
+  await pause(500);
+
+  const before = process.cpuUsage();
+  const stall = await longestStall(pause(1_000));
+  const { user, system } = process.cpuUsage(before);
+  tell(
+    `${((user + system) / 1_000).toFixed(0)} ms of CPU in a second; longest stall ${stall.toFixed(1)} ms`,
+  );
+  ended.abort();
+  for (const { claimed } of await Promise.all(parked))
+    expect(claimed).toEqual([]);
+  expect((user + system) / 1_000).toBeLessThan(500);
+});
+
+test("closing ends every wait with what there is: nothing", async () => {
+  const backend = await open({ path: newPath() });
+  const { executionId } = await backend.createExecution({
+    executionKind: "x",
+    laneId: "other",
+  });
+  const feed = (await backend.subscribeCompletion({}))[Symbol.asyncIterator]();
+  const notices = backend
+    .watchWorker({ workerInstanceId: "worker-1" })
+    [Symbol.asyncIterator]();
+  const waits = Promise.all([
+    park(backend).then(({ claimed }) => claimed),
+    backend.claimForWorker({
+      workerId: "worker",
+      workerInstanceId: "worker-2",
+      laneId: "default",
+      grantTtlMs: 1_000,
+      maxWaitMs: 20_000,
+    }),
+    backend.tailEvents({ executionId, after: 1, blockMs: 20_000 }),
+    feed.next(),
+    notices.next(),
+  ]);
+  await pause(100);
+
+  await backend.close();
+
+  expect(await waits).toEqual([
+    [],
+    { kind: "noWork", reason: "empty" },
+    { events: [] },
+    { done: true, value: undefined },
+    { done: true, value: undefined },
+  ]);
+});

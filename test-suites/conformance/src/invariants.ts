@@ -1,0 +1,463 @@
+/**
+ * Random clients on one store, at the same time, with the clock moving between their turns; then everything that must hold
+ * whatever they did. A failure prints its seed and path: run again with FLOWFABRIC_TEST_SEED.
+ */
+import {
+  EARLIEST,
+  isEngineError,
+  SWEEPS,
+  type CompletionEvent,
+  type EngineBackend,
+  type ErrorCode,
+  type LeaseHistoryEvent,
+} from "@flowfabric/core";
+import fc from "fast-check";
+import { expect } from "vitest";
+
+import { lane, OTHER_WORKER } from "./builders.js";
+import { commands, runCommand, type Command } from "./commands.js";
+import { drainFeed } from "./events-feeds.js";
+import { group, type Bench } from "./harness.js";
+import {
+  checkAttempts,
+  checkEvents,
+  checkProgress,
+  checkResult,
+  checkSnapshot,
+  lookAt,
+  type Looked,
+} from "./invariant-checks.js";
+import { World } from "./model.js";
+import { reproducible, scaled } from "./settings.js";
+import { homeOf } from "./states.js";
+
+/** Refusals that a client has to live with; every other one is a fault of the store. */
+const REFUSALS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  "execution_not_active",
+  "execution_not_eligible",
+  "execution_not_in_eligible_set",
+  "execution_not_leaseable",
+  "execution_not_terminal",
+  "max_replays_exhausted",
+  "stale_lease",
+  "lease_expired",
+  "lease_revoked",
+  "lease_conflict",
+  "grant_already_exists",
+  "invalid_claim_grant",
+  "claim_grant_expired",
+  "capability_mismatch",
+  "use_claim_resumed_execution",
+  "not_a_resumed_execution",
+]);
+
+interface Round {
+  /** How far the clock moves before it. */
+  readonly passMs: number;
+  /** One list per client; the lists run side by side. */
+  readonly clients: readonly (readonly Command[])[];
+}
+
+const CLIENTS = 3;
+
+function rounds(passMs: fc.Arbitrary<number>): fc.Arbitrary<Round[]> {
+  return fc.array(
+    fc.record({
+      passMs,
+      clients: fc.array(fc.array(commands, { maxLength: 6 }), {
+        minLength: CLIENTS,
+        maxLength: CLIENTS,
+      }),
+    }),
+    { minLength: 1, maxLength: 10 },
+  );
+}
+
+async function playRounds(
+  bench: Bench,
+  world: World,
+  script: readonly Round[],
+): Promise<void> {
+  let looked = new Map<string, Looked>();
+  for (const [index, round] of script.entries()) {
+    await bench.passTime(round.passMs);
+    await Promise.all(
+      round.clients.map(async (list, client) => {
+        for (const command of list) {
+          try {
+            await runCommand(world, world.clients[client]!, command);
+          } catch (error) {
+            if (!isEngineError(error) || !REFUSALS.has(error.code)) throw error;
+          }
+        }
+      }),
+    );
+    if (index % 4 === 3) looked = await checkAll(world, looked);
+  }
+  await checkAll(world, looked);
+}
+
+/** Every invariant over every execution, then every list and feed against them. */
+async function checkAll(
+  world: World,
+  before: ReadonlyMap<string, Looked>,
+): Promise<Map<string, Looked>> {
+  // Through another connection than most writes went.
+  const backend = world.clients.at(-1)!;
+  const looked = new Map<string, Looked>();
+  for (const executionId of world.ids) {
+    const look = await lookAt(backend, executionId);
+    checkSnapshot(look);
+    checkAttempts(look);
+    checkEvents(look);
+    await checkResult(backend, look);
+    const earlier = before.get(executionId);
+    if (earlier !== undefined) checkProgress(earlier, look);
+    looked.set(executionId, look);
+  }
+  checkAnswers(world, looked);
+  await checkLists(backend, world);
+  await checkFeeds(backend, looked);
+  expect(await backend.reconcileExecutionIndex({}), "I14–I21").toEqual({
+    processed: 0,
+    errors: 0,
+  });
+  return looked;
+}
+
+/** I26, I27, I44, I56: what clients were told agrees with what is stored. */
+function checkAnswers(world: World, looked: ReadonlyMap<string, Looked>): void {
+  const leases = new Set<string>();
+  for (const claimed of world.claims) {
+    const lease = `${claimed.executionId} ${claimed.leaseEpoch}`;
+    expect(leases.has(lease), `I27 ${lease} was given to two`).toBe(false);
+    leases.add(lease);
+    const { attempts, events } = looked.get(claimed.executionId)!;
+    const event = events.find(
+      ({ type, leaseEpoch }) =>
+        ["claimed", "resumed", "reclaimed"].includes(type) &&
+        leaseEpoch === claimed.leaseEpoch,
+    );
+    expect(event, "an answered claim is an event").toMatchObject({
+      type: { fresh: "claimed", resumed: "resumed", reclaimed: "reclaimed" }[
+        claimed.kind
+      ],
+      attemptIndex: claimed.attemptIndex,
+    });
+    expect(attempts[claimed.attemptIndex]).toMatchObject({
+      attemptId: claimed.attemptId,
+      attemptType: claimed.attemptType,
+    });
+  }
+  for (const [scope, answers] of world.keyed) {
+    expect(
+      new Set(answers.map((answer) => answer.executionId)).size,
+      `I56 ${scope}`,
+    ).toBe(1);
+    expect(
+      answers.filter((answer) => answer.kind === "created").length,
+      `I56 ${scope}`,
+    ).toBe(1);
+  }
+}
+
+async function looksNow(
+  backend: EngineBackend,
+  world: World,
+): Promise<Looked[]> {
+  const all: Looked[] = [];
+  for (const executionId of world.ids)
+    all.push(await lookAt(backend, executionId));
+  return all;
+}
+
+/**
+ * I14, I15, I54 of D54: every list agrees with looking at each execution. Time moves while it is looked, so whatever changed
+ * between a look before and a look after is left out.
+ */
+async function checkLists(backend: EngineBackend, world: World): Promise<void> {
+  const before = await looksNow(backend, world);
+  const lists = {
+    all: await backend.listExecutions({ limit: 1_000 }),
+    active: await backend.listExecutions({
+      limit: 1_000,
+      publicStates: ["active"],
+    }),
+    waiting: await backend.listExecutions({
+      limit: 1_000,
+      publicStates: ["waiting", "rate_limited"],
+      lanes: [world.lanes[0]!],
+      namespace: "default",
+    }),
+  };
+  const tagQuery = { match: { any: [{ key: "team", value: "1" }] } };
+  const tagged = await backend.searchByTags({ ...tagQuery, limit: 1_000 });
+  const taggedCount = await backend.countByTags(tagQuery);
+  const scan = await backend.scanEligibleExecutions({
+    laneId: world.lanes[1]!,
+    limit: 1_000,
+  });
+  const lapsedBefore = await backend.serverTimeMs();
+  const lapsed = await backend.listExpiredLeases({});
+  const after = await looksNow(backend, world);
+
+  const steady = new Set<string>();
+  const moving = new Set<string>();
+  for (const [index, { snapshot }] of before.entries()) {
+    const same =
+      homeOf(snapshot.stateVector) ===
+      homeOf(after[index]!.snapshot.stateVector);
+    (same ? steady : moving).add(snapshot.executionId);
+  }
+  const agree = (
+    what: string,
+    listed: readonly string[],
+    belongs: (look: Looked) => boolean,
+  ) => {
+    const expected = after
+      .filter(belongs)
+      .map(({ snapshot }) => snapshot.executionId as string)
+      .filter((executionId) => steady.has(executionId));
+    const seen = listed.filter((executionId) => !moving.has(executionId));
+    expect([...seen].sort(), what).toEqual([...expected].sort());
+    return seen;
+  };
+  agree("the whole list", lists.all.executions, () => true);
+  const order = new Map<string, number>(
+    lists.all.executions.map((executionId, index) => [executionId, index]),
+  );
+  for (const list of [lists.active, lists.waiting]) {
+    const places = list.executions.map((executionId) =>
+      order.get(executionId)!,
+    );
+    expect(places, "lists keep the order of creation").toEqual(
+      [...places].sort((a, b) => a - b),
+    );
+  }
+  agree(
+    "active ones",
+    lists.active.executions,
+    ({ snapshot }) => snapshot.publicState === "active",
+  );
+  agree(
+    "waiting ones of a lane and namespace",
+    lists.waiting.executions,
+    ({ snapshot }) =>
+      ["waiting", "rate_limited"].includes(snapshot.publicState) &&
+      snapshot.laneId === world.lanes[0] &&
+      snapshot.namespace === "default",
+  );
+  const found = tagged.entries.map((entry) => entry.executionId);
+  agree("tagged ones", found, ({ snapshot }) => snapshot.tags["team"] === "1");
+  expect(taggedCount, "countByTags").toBe(found.length);
+
+  const eligible = new Map(
+    after
+      .filter(
+        ({ snapshot }) =>
+          snapshot.laneId === world.lanes[1] &&
+          homeOf(snapshot.stateVector) === "RE",
+      )
+      .map((look) => [look.snapshot.executionId as string, look]),
+  );
+  // A grant leaves no trace in a snapshot, so granted ones are looked at from the other side only. Past its deadline
+  // nothing is begun.
+  const now = await backend.serverTimeMs();
+  const certain = [...eligible.values()].filter(
+    ({ snapshot }) =>
+      world.grantOf(snapshot.executionId) === undefined &&
+      (snapshot.executionDeadlineAtMs ?? Infinity) > now,
+  );
+  for (const executionId of scan)
+    if (steady.has(executionId))
+      expect(eligible.has(executionId), "scans list eligible ones only").toBe(
+        true,
+      );
+  for (const { snapshot } of certain)
+    if (steady.has(snapshot.executionId))
+      expect(scan, "scans list every eligible one").toContain(
+        snapshot.executionId,
+      );
+  const keys = scan
+    .filter((executionId) => eligible.has(executionId))
+    .map((executionId) => eligible.get(executionId)!.snapshot);
+  expect(
+    keys.map((snapshot) => snapshot.executionId),
+    "scans are in claim order",
+  ).toEqual(
+    [...keys]
+      .sort(
+        (a, b) =>
+          b.priority - a.priority ||
+          a.createdAtMs - b.createdAtMs ||
+          (a.executionId < b.executionId ? -1 : 1),
+      )
+      .map((snapshot) => snapshot.executionId),
+  );
+
+  const lapsedIds = new Set<string>(
+    lapsed.entries.map((entry) => entry.executionId),
+  );
+  for (const { snapshot } of after) {
+    if (!steady.has(snapshot.executionId)) continue;
+    const isLapsed = homeOf(snapshot.stateVector) === "AX";
+    if (lapsedIds.has(snapshot.executionId))
+      expect(isLapsed, "listExpiredLeases lists lapsed ones only").toBe(true);
+    else if (isLapsed)
+      expect(
+        snapshot.currentLease!.expiresAtMs,
+        "listExpiredLeases lists every lapsed one",
+      ).toBeGreaterThan(lapsedBefore);
+  }
+}
+
+/** I54: one completion per end, and the lease feed tells what the histories tell. */
+async function checkFeeds(
+  backend: EngineBackend,
+  looked: ReadonlyMap<string, Looked>,
+): Promise<void> {
+  const ends: string[] = [];
+  const acquired: string[] = [];
+  for (const [executionId, { events }] of looked) {
+    for (const event of events) {
+      if (event.toState?.lifecyclePhase === "terminal")
+        ends.push(`${executionId} ${event.toState.terminalOutcome}`);
+      if (["claimed", "resumed", "reclaimed"].includes(event.type))
+        acquired.push(executionId);
+    }
+  }
+  const completions = await drainFeed<CompletionEvent>(
+    (signal) => backend.subscribeCompletion({ cursor: EARLIEST, signal }),
+    15,
+  );
+  expect(
+    completions
+      .map(
+        ({ executionId, outcome }) =>
+          `${executionId} ${outcome === "failure" ? "failed" : outcome}`,
+      )
+      .sort(),
+    "I54",
+  ).toEqual(ends.sort());
+  const leases = await drainFeed<LeaseHistoryEvent>(
+    (signal) => backend.subscribeLeaseHistory({ cursor: EARLIEST, signal }),
+    15,
+  );
+  expect(
+    leases
+      .filter(({ kind }) => kind === "acquired" || kind === "reclaimed")
+      .map(({ executionId }) => executionId)
+      .sort(),
+    "lease feed",
+  ).toEqual(acquired.sort());
+}
+
+/** I57: run again, every sweep finds nothing and changes nothing. */
+async function checkSweepsSettle(bench: Bench, world: World): Promise<void> {
+  const { backend } = bench;
+  // So far that nothing more falls due by itself while it is looked.
+  await bench.passTime(3_600_000);
+  for (let pass = 0; ; pass++) {
+    let processed = 0;
+    for (const name of SWEEPS)
+      processed += (await backend.sweep({ name })).processed;
+    if (processed === 0) break;
+    expect(pass, "sweeps come to an end").toBeLessThan(20);
+  }
+  const before = await looksNow(backend, world);
+  for (const name of SWEEPS)
+    expect((await backend.sweep({ name })).processed, name).toBe(0);
+  expect(await looksNow(backend, world), "I57").toEqual(before);
+}
+
+/** I23: whatever state it was left in, a worker and an operator bring every execution to its end. */
+async function checkEverythingEnds(bench: Bench, world: World): Promise<void> {
+  const { backend } = bench;
+  for (let turn = 0; ; turn++) {
+    const open = (await looksNow(backend, world)).filter(
+      ({ snapshot }) => snapshot.completedAtMs === undefined,
+    );
+    if (open.length === 0) return;
+    const left = open.map(({ snapshot }) => homeOf(snapshot.stateVector));
+    expect(turn, `still open: ${left.join(", ")}`).toBeLessThan(30);
+    for (const { snapshot } of open) {
+      const { executionId, blockingReason } = snapshot;
+      if (snapshot.operatorHold) await backend.unholdExecution({ executionId });
+      else if (
+        snapshot.stateVector.eligibilityState.startsWith("blocked_by_") &&
+        blockingReason !== undefined
+      )
+        await backend.unblockExecution({
+          executionId,
+          expectedBlockingReason: blockingReason,
+        });
+    }
+    const { claimed } = await backend.claimMany({
+      ...OTHER_WORKER,
+      lanes: [...world.lanes],
+      capabilities: ["eu", "gpu"],
+      max: 100,
+      leaseTtlMs: 60_000,
+    });
+    for (const { handle } of claimed) await backend.complete({ handle });
+    await bench.passTime(61_000);
+    for (const name of SWEEPS) await backend.sweep({ name });
+  }
+}
+
+async function run(bench: Bench, script: readonly Round[]): Promise<void> {
+  // A store of its own per sequence, for shrinking repeats them.
+  const own = await bench.fresh();
+  try {
+    const clients = [own.backend, own.backend, await own.reopen()];
+    const world = new World(clients, [lane(), lane()]);
+    await playRounds(own, world, script);
+    await checkSweepsSettle(own, world);
+    await checkEverythingEnds(own, world);
+  } finally {
+    await own.close();
+  }
+}
+
+export const invariantsConformance = group("invariants", (test) => {
+  const property = (
+    passMs: fc.Arbitrary<number>,
+    full: number,
+    least: number,
+  ) => ({
+    timeoutMs: 600_000,
+    body: async (bench: Bench) => {
+      await fc.assert(
+        fc.asyncProperty(rounds(passMs), (script) => run(bench, script)),
+        {
+          ...reproducible(),
+          numRuns: scaled(full, least),
+          // Shrinking plays many sequences again; past this it reports the smallest it has.
+          interruptAfterTimeLimit: 300_000,
+        },
+      );
+    },
+  });
+  const forward = property(
+    fc.oneof(fc.constant(0), fc.constantFrom(250, 900, 2_500, 30_000)),
+    500,
+    5,
+  );
+  const backward = property(
+    fc.constantFrom(0, 500, 3_000, -400, -2_000, 5_000),
+    150,
+    3,
+  );
+
+  test(
+    "whatever clients do at the same time, the invariants hold and everything can be brought to its end",
+    { timeoutMs: forward.timeoutMs },
+    forward.body,
+  );
+
+  test(
+    "nor does a clock break them that steps back",
+    { timeoutMs: backward.timeoutMs },
+    backward.body,
+  );
+});

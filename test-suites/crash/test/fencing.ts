@@ -1,0 +1,155 @@
+/** Workers that come back after their lease is over: whatever they write is refused. */
+import type { EngineBackend } from "@flowfabric/core";
+import { describe, expect, test } from "vitest";
+
+import { findViolations } from "../src/invariants.js";
+import { WRITES } from "../src/writes.js";
+import { Program, until } from "./fleet.js";
+import {
+  createBench,
+  input,
+  TIMEOUT_MS,
+  type CrashHarness,
+} from "./harness.js";
+
+const LEASE_TTL_MS = 1_000;
+
+/** What became of the work while its holder stood still, by lane, and what the holder is then told. */
+const MEANWHILE = {
+  lapsed: "lease_expired",
+  "taken-over": "stale_lease",
+  finished: "execution_not_active",
+} as const;
+type Lane = keyof typeof MEANWHILE;
+
+export function fencingTests(harness: CrashHarness): void {
+  describe(
+    `${harness.name}: workers that come back too late`,
+    { timeout: TIMEOUT_MS },
+    () => {
+      test("a process stopped past its leases and continued is refused on every kind of write", async () => {
+        const { store, open } = await createBench(harness);
+        const backend = await open();
+        const lanes = Object.keys(MEANWHILE) as Lane[];
+        await backend.submitMany({
+          items: lanes.flatMap((laneId) =>
+            WRITES.map(() => ({ laneId, executionKind: "work" })),
+          ),
+        });
+        const holder = Program.start("holder", {
+          store,
+          lanes,
+          leaseTtlMs: LEASE_TTL_MS,
+        });
+        const { executionIds } = await holder.told("claimed");
+        expect(executionIds).toHaveLength(lanes.length * WRITES.length);
+
+        holder.signal("SIGSTOP");
+        await until("the end of all leases", async () => {
+          const { entries } = await backend.listExpiredLeases({});
+          return entries.length === executionIds.length;
+        });
+        const successor = {
+          workerId: "successor",
+          workerInstanceId: "successor",
+          max: WRITES.length,
+          leaseTtlMs: 600_000,
+        };
+        const taken = await backend.claimMany({
+          ...successor,
+          lanes: ["taken-over"],
+        });
+        const finished = await backend.claimMany({
+          ...successor,
+          lanes: ["finished"],
+        });
+        await backend.completeMany({
+          items: finished.claimed.map(({ handle }) => ({
+            handle,
+            payload: Buffer.from("by its successor"),
+          })),
+        });
+        expect(taken.claimed).toHaveLength(WRITES.length);
+        // Written down by now, so that being refused need not write it.
+        await backend.sweep({ name: "lease_expiry" });
+        const before = await everythingAbout(backend, executionIds);
+
+        holder.signal("SIGCONT");
+        holder.command({ kind: "write" });
+        const { answers } = await holder.told("wrote");
+
+        const tried = lanes.flatMap((lane) =>
+          WRITES.map(({ operation }) => `${operation}: ${MEANWHILE[lane]}`),
+        );
+        expect(
+          answers.map(({ operation, answer }) => `${operation}: ${answer}`),
+        ).toEqual(tried);
+        expect(answers.map(({ executionId }) => executionId)).toEqual(
+          executionIds,
+        );
+        expect(await everythingAbout(backend, executionIds)).toEqual(before);
+        // Those who took over are not disturbed either.
+        for (const { handle } of taken.claimed) await backend.renew({ handle });
+        expect(await findViolations(backend)).toEqual([]);
+      });
+
+      test("the handler of a worker stopped past its lease is aborted, and nothing it writes is seen", async () => {
+        const { store, open } = await createBench(harness);
+        const backend = await open();
+        const stopped = await Program.ready("worker", {
+          store,
+          leaseTtlMs: LEASE_TTL_MS,
+        });
+        const { executionId } = await backend.createExecution({
+          executionKind: "hold",
+          inputPayload: input(0),
+        });
+        await stopped.told("started");
+
+        stopped.signal("SIGSTOP");
+        const { claimed } = await backend.claimMany({
+          workerId: "successor",
+          workerInstanceId: "successor",
+          lanes: ["default"],
+          max: 1,
+          leaseTtlMs: 600_000,
+          maxWaitMs: 10_000,
+        });
+        expect(claimed).toMatchObject([{ executionId, kind: "reclaimed" }]);
+        const before = await everythingAbout(backend, [executionId]);
+        stopped.signal("SIGCONT");
+        const aborted = await stopped.told("aborted");
+        // It drains behind its late result, so that this has been tried when it has ended.
+        stopped.signal("SIGTERM");
+        const report = await stopped.told("stopped");
+
+        expect(aborted).toMatchObject({ executionId, error: "LeaseLostError" });
+        expect(aborted.refused).not.toBe("done");
+        expect(report).toMatchObject({ completed: 0, failed: 0, abandoned: 0 });
+        expect(await everythingAbout(backend, [executionId])).toEqual(before);
+        await backend.complete({
+          handle: claimed[0]!.handle,
+          payload: Buffer.from("by its successor"),
+        });
+        const result = await backend.getExecutionResult({ executionId });
+        expect(Buffer.from(result!).toString()).toBe("by its successor");
+        expect(await findViolations(backend)).toEqual([]);
+      });
+    },
+  );
+}
+
+/** All that a write could have changed. */
+async function everythingAbout(
+  backend: EngineBackend,
+  executionIds: readonly string[],
+): Promise<unknown> {
+  return await Promise.all(
+    executionIds.map(async (executionId) => ({
+      snapshot: await backend.describeExecution({ executionId }),
+      attempts: await backend.listAttempts({ executionId }),
+      history: await backend.readEvents({ executionId }),
+      result: await backend.getExecutionResult({ executionId }),
+    })),
+  );
+}

@@ -1,0 +1,91 @@
+/** Processes that call everything at random on one store. */
+import type { EngineBackend } from "@flowfabric/core";
+import { describe, expect, test } from "vitest";
+
+import { findViolations, listAll } from "../src/invariants.js";
+import { Program } from "./fleet.js";
+import {
+  createBench,
+  scaled,
+  tell,
+  TIMEOUT_MS,
+  type CrashHarness,
+} from "./harness.js";
+
+const PROCESSES = 4;
+
+/** Back-off before the last take-over that the hammers' policy allows, and some time to spare. */
+const FINISHED_WITHIN_MS = 30_000;
+
+export function hammeringTests(harness: CrashHarness): void {
+  describe(`${harness.name}: many at once`, { timeout: TIMEOUT_MS }, () => {
+    const durationMs = scaled(60_000);
+    test("processes that hammer one store are refused nothing but what the contract says, and leave it sound", async () => {
+      const { store, open, damage } = await createBench(harness);
+      const backend = await open();
+      const seed = Math.floor(Math.random() * 1_000_000);
+      tell(`seed ${seed}`);
+      const hammers = await Promise.all(
+        Array.from({ length: PROCESSES }, (_unused, index) =>
+          Program.ready("hammer", { store, seed: seed + index, durationMs }),
+        ),
+      );
+
+      const results = await Promise.all(
+        hammers.map((hammer) =>
+          hammer.told("hammered", undefined, durationMs + 60_000),
+        ),
+      );
+      for (const hammer of hammers)
+        expect(await hammer.exited).toEqual({ code: 0, signal: null });
+
+      const totals = new Map<string, number>();
+      for (const { tally } of results)
+        for (const answers of Object.values(tally))
+          for (const [answer, count] of Object.entries(answers))
+            totals.set(answer, (totals.get(answer) ?? 0) + count);
+      const calls = [...totals.values()].reduce((sum, n) => sum + n, 0);
+      const executions = (await listAll(backend)).length;
+      tell(
+        `${calls} calls on ${executions} executions: ${[...totals].map(([answer, count]) => `${answer} ${count}`).join(", ")}`,
+      );
+      expect(results.flatMap(({ faults }) => faults)).toEqual([]);
+      expect(await damage()).toEqual([]);
+      expect(await findViolations(backend)).toEqual([]);
+
+      await finishAll(backend);
+      expect(await findViolations(backend)).toEqual([]);
+    });
+  });
+}
+
+/** Claims alone bring everything to its end, once operators let go of what they hold. */
+async function finishAll(backend: EngineBackend): Promise<void> {
+  const openOnes = async () =>
+    await backend.listExecutions({
+      publicStates: ["waiting", "delayed", "active"],
+      limit: 1_000,
+    });
+  const endsAtMs = performance.now() + FINISHED_WITHIN_MS;
+  for (;;) {
+    const { executions } = await openOnes();
+    if (executions.length === 0) return;
+    if (performance.now() > endsAtMs)
+      throw new Error(`${executions.length} executions do not end`);
+    for (const executionId of executions)
+      if ((await backend.describeExecution({ executionId }))?.operatorHold)
+        await backend.unholdExecution({ executionId });
+    const { claimed } = await backend.claimMany({
+      workerId: "finisher",
+      workerInstanceId: "finisher",
+      lanes: ["red", "green"],
+      max: 100,
+      leaseTtlMs: 60_000,
+      maxWaitMs: 500,
+    });
+    if (claimed.length > 0)
+      await backend.completeMany({
+        items: claimed.map(({ handle }) => ({ handle })),
+      });
+  }
+}
