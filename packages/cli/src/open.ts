@@ -11,6 +11,11 @@ import type { StoreOptions } from "./options.js";
 /** Longer than one letter, or Windows drives would be schemes. */
 const SCHEME = /^([a-z][a-z0-9+.-]+):(.*)$/is;
 
+const POSTGRES_SCHEMES: ReadonlySet<string> = new Set([
+  "postgres",
+  "postgresql",
+]);
+
 /**
  * The file that a `--db` value names.
  * @throws UsageError for the scheme of another store
@@ -23,11 +28,30 @@ export function storePath(target: string): string {
   // What follows the scheme is not repeated: a URL may hold a password.
   if (scheme !== undefined && scheme !== "sqlite")
     throw new UsageError(
-      `cannot open a store of kind "${scheme}:"; this version opens SQLite files: give --db <path> or --db sqlite:<path>`,
+      `cannot open a store of kind "${scheme}:"; give --db <path>, --db sqlite:<path> or --db postgres://<user>@<host>/<database>`,
     );
   if (path === "")
     throw new UsageError("--db is empty; give the path of a SQLite file");
   return path === ":memory:" ? path : resolve(path);
+}
+
+/** Where a `--db` value names a Postgres database; `?schema=` names another schema than the default. */
+function serverAddress(
+  target: string,
+): { connectionString: string; schema?: string } | undefined {
+  const scheme = SCHEME.exec(target)?.[1]?.toLowerCase();
+  if (scheme === undefined || !POSTGRES_SCHEMES.has(scheme)) return undefined;
+  if (!URL.canParse(target))
+    throw new UsageError(
+      "--db is no postgres:// address; give postgres://<user>@<host>/<database>",
+    );
+  const url = new URL(target);
+  const schema = url.searchParams.get("schema");
+  url.searchParams.delete("schema");
+  return {
+    connectionString: url.href,
+    ...(schema === null ? {} : { schema }),
+  };
 }
 
 /**
@@ -38,6 +62,11 @@ export async function openStore(
   target: string,
   { create }: { readonly create: boolean },
 ): Promise<EngineBackend> {
+  const server = serverAddress(target);
+  if (server !== undefined) {
+    const { postgresBackend } = await import("@flowfabric/postgres");
+    return postgresBackend(server);
+  }
   const path = storePath(target);
   if (path !== ":memory:") {
     if (create) mkdirSync(dirname(path), { recursive: true });

@@ -121,7 +121,8 @@ export class Session {
   #sent: Promise<unknown>[] = [];
   #failure: { readonly error: unknown } | undefined;
   #afterCommit: (() => void)[] = [];
-  #locked = new Map<string, ExecutionRow>();
+  readonly #locked = new Map<string, ExecutionRow>();
+  readonly #payloads = new Map<number, Uint8Array | null>();
 
   constructor(client: Queryable, dialect: Dialect, mode: Mode) {
     this.#client = client;
@@ -186,6 +187,14 @@ export class Session {
   }
   locked(name: string): ExecutionRow | undefined {
     return this.#locked.get(name);
+  }
+
+  /** Inputs that one statement has read ahead. */
+  keepPayload(seq: number, payload: Uint8Array | null): void {
+    this.#payloads.set(seq, payload);
+  }
+  payload(seq: number): Uint8Array | null | undefined {
+    return this.#payloads.get(seq);
   }
 
   /** Runs once the transaction has committed; never after a rollback. */

@@ -28,6 +28,7 @@ import type { Presence } from "../procedures/registry.js";
 import type { Route } from "../procedures/routes.js";
 import {
   claimedExecution,
+  readPayloadsAhead,
   takeExecution,
   type Taker,
 } from "../procedures/take.js";
@@ -138,6 +139,7 @@ export async function claimNow(
       (row) => passedOver.size === 0 || !passedOver.has(executionIdOf(row)),
     );
     if (candidates.length === 0) break;
+    await readPayloadsAhead(tx, candidates.slice(0, wanted));
     for (const row of candidates.slice(0, wanted)) {
       const taken = await takeExecution(store, tx, row, taker, now);
       if (taken !== undefined) claimed.push(taken);

@@ -135,9 +135,12 @@ export async function claimedExecution(
   const leaseId = bytesToUuid(row.lease!) as LeaseId;
   const attemptId = bytesToUuid(row.attempt_id!) as AttemptId;
   const laneId = route.lane as LaneId;
-  const payload = (
-    await tx.get<{ payload: Uint8Array | null }>(READ_PAYLOAD, row.seq)
-  )?.payload;
+  const known = tx.payload(row.seq);
+  const payload =
+    known === undefined
+      ? (await tx.get<{ payload: Uint8Array | null }>(READ_PAYLOAD, row.seq))
+          ?.payload
+      : known;
   const handleKind = kind ?? kindOfLease(row);
   const handle = encodeHandle("postgres", handleKind, {
     executionId,
@@ -174,9 +177,28 @@ function kindOfLease(row: ExecutionRow): ClaimedExecution["kind"] {
   return attemptTypeOf(row) === "reclaim" ? "reclaimed" : "fresh";
 }
 
+/** The inputs of all of these by one statement. */
+export async function readPayloadsAhead(
+  tx: Session,
+  rows: readonly ExecutionRow[],
+): Promise<void> {
+  if (rows.length === 0) return;
+  const found = await tx.all<{ seq: number; payload: Uint8Array | null }>(
+    READ_PAYLOADS,
+    rows.map(({ seq }) => seq),
+  );
+  for (const { seq } of rows) tx.keepPayload(seq, null);
+  for (const { seq, payload } of found) tx.keepPayload(seq, payload);
+}
+
 const EMPTY = new Uint8Array();
 
 export const READ_PAYLOAD = `
   SELECT payload
   FROM inputs
   WHERE seq = ?`;
+
+const READ_PAYLOADS = `
+  SELECT seq, payload
+  FROM inputs
+  WHERE seq = ANY(?::BIGINT[]) AND payload IS NOT NULL`;
