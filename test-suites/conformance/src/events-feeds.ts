@@ -47,18 +47,27 @@ async function take<T>(feed: AsyncIterable<T>, count: number): Promise<T[]> {
   return events;
 }
 
+const MISSING_MS_MAX = 3_000;
+
 /** All that comes until nothing has come for a while. */
 export async function drainFeed<T>(
   subscribe: (signal: AbortSignal) => Promise<AsyncIterable<T>>,
   quietMs = 200,
+  isEnough: (events: readonly T[]) => boolean = () => true,
 ): Promise<T[]> {
   const giveUp = new AbortController();
   const events: T[] = [];
-  let quiet = setTimeout(() => giveUp.abort(), quietMs);
+  // What is still missing may be slow on a busy machine; what should not come is not waited for as long.
+  const watch = () =>
+    setTimeout(
+      () => giveUp.abort(),
+      isEnough(events) ? quietMs : MISSING_MS_MAX,
+    );
+  let quiet = watch();
   for await (const event of await subscribe(giveUp.signal)) {
     events.push(event);
     clearTimeout(quiet);
-    quiet = setTimeout(() => giveUp.abort(), quietMs);
+    quiet = watch();
   }
   clearTimeout(quiet);
   return events;

@@ -329,6 +329,7 @@ async function checkFeeds(
   const completions = await drainFeed<CompletionEvent>(
     (signal) => backend.subscribeCompletion({ cursor: EARLIEST, signal }),
     15,
+    (events) => events.length >= ends.length,
   );
   expect(
     completions
@@ -342,14 +343,19 @@ async function checkFeeds(
   const leases = await drainFeed<LeaseHistoryEvent>(
     (signal) => backend.subscribeLeaseHistory({ cursor: EARLIEST, signal }),
     15,
+    (events) => events.filter(isAcquisition).length >= acquired.length,
   );
   expect(
     leases
-      .filter(({ kind }) => kind === "acquired" || kind === "reclaimed")
+      .filter(isAcquisition)
       .map(({ executionId }) => executionId)
       .sort(),
     "lease feed",
   ).toEqual(acquired.sort());
+}
+
+function isAcquisition({ kind }: LeaseHistoryEvent): boolean {
+  return kind === "acquired" || kind === "reclaimed";
 }
 
 /** I57: run again, every sweep finds nothing and changes nothing. */
