@@ -41,19 +41,19 @@ const claim = {
   leaseTtlMs: 30_000,
 };
 
-test("under load without readers in the way SQLite starts the log over by itself", async () => {
+test("under load without readers in the way the log stays of one size", async () => {
   const path = newPath();
   const backend = await open({ path });
 
-  const stall = await longestStall(submitMegabytes(backend, 160));
+  const stall = await longestStall(submitMegabytes(backend, 320));
 
   tell(
-    `log of ${(logBytes(path) / MIB).toFixed(0)} MiB after 160 MiB; longest stall ${stall.toFixed(0)} ms`,
+    `log of ${(logBytes(path) / MIB).toFixed(0)} MiB after 320 MiB; longest stall ${stall.toFixed(0)} ms`,
   );
-  expect(logBytes(path)).toBeLessThan(80 * MIB);
+  expect(logBytes(path)).toBeLessThan(160 * MIB);
 });
 
-test("a log that a reader kept from starting over shrinks with a claim once the reader is gone", async () => {
+test("a log that a reader kept from starting over grows no more once the reader is gone", async () => {
   const path = newPath();
   const backend = await open({ path });
   await backend.createExecution({ executionKind: "first" });
@@ -61,16 +61,21 @@ test("a log that a reader kept from starting over shrinks with a claim once the 
   reader.exec("BEGIN");
   reader.prepare("SELECT count(*) FROM executions").get();
 
-  await submitMegabytes(backend, 132);
+  await submitMegabytes(backend, 160);
   const grown = logBytes(path);
-  expect(grown).toBeGreaterThan(128 * MIB);
+  expect(grown).toBeGreaterThan(160 * MIB);
   reader.exec("COMMIT");
-  const stall = await longestStall(backend.claimMany(claim));
+  // Until it has been moved into the file.
+  await submitMegabytes(backend, 120);
+  await backend.claimMany(claim);
+  const settled = logBytes(path);
+  await submitMegabytes(backend, 100);
 
   tell(
-    `log of ${(grown / MIB).toFixed(0)} MiB, then ${(logBytes(path) / MIB).toFixed(0)}; longest stall ${stall.toFixed(0)} ms`,
+    `log of ${[grown, settled, logBytes(path)].map((bytes) => (bytes / MIB).toFixed(0)).join(", then ")} MiB`,
   );
-  expect(logBytes(path)).toBe(0);
+  // Some of it may have been on its way; all of it is not.
+  expect(logBytes(path)).toBeLessThan(settled + 64 * MIB);
 });
 
 test("a checkpoint that cannot be made now disturbs no claim", async () => {

@@ -321,7 +321,7 @@ async function tour(
     atomicity: "allOrNothing",
   });
   const caller = openRaw(path);
-  caller.transaction(() =>
+  await caller.transaction(() =>
     backend.createExecutionInTransaction({
       executionKind: "tour",
       transaction: caller,
