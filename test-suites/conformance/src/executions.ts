@@ -490,10 +490,7 @@ const submission = group("submitting executions", (test) => {
       [{ tags }, "invalid_input"],
     ];
     for (const [change, code] of cases) {
-      const call = backend.createExecution({
-        executionKind: "k",
-        ...change,
-      } as never);
+      const call = backend.createExecution({ executionKind: "k", ...change });
       await expectRefused(call, code as "invalid_input");
     }
     expect(await backend.listExecutions({})).toEqual({ executions: [] });
