@@ -59,7 +59,7 @@ export async function openWithConnection(
     ) {
       used.push(this);
       return original.apply(this, args);
-    } as SqliteDriver.Database["prepare"]);
+    });
   try {
     const backend = await open(options);
     return { backend, connection: used.at(-1)! };

@@ -61,7 +61,8 @@ function earlierStore(version: number): string {
   const database = openRaw(path);
   database.pragma("journal_mode = WAL");
   database.exec(LEDGER);
-  database.pragma(`application_id = ${0x666c6f77}`);
+  // "flow"
+  database.pragma("application_id = 0x666c6f77");
   for (const { version: number, name, checksum, sql } of migrations.slice(
     0,
     version,

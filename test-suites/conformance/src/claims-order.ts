@@ -2,12 +2,13 @@ import type { EngineBackend } from "@flowfabric/core";
 import fc from "fast-check";
 import { expect } from "vitest";
 
-import { eventTypes } from "./assertions.js";
+import { eventTypes, eventually } from "./assertions.js";
 import {
   lane,
   lapsed,
   LEASE_TTL_MS,
   OTHER_WORKER,
+  registered,
   running,
   submitted,
   taken,
@@ -320,6 +321,54 @@ export const claimOrderConformance = group("the order of claims", (test) => {
       await taken(backend, laneId, { capabilities: ["eu", "fast", "gpu"] }),
     ).toMatchObject({ executionId });
   });
+
+  test(
+    "a thousand jobs for others in front keep nobody from his own",
+    { needs: ["submitMany", "claimMany", "registerWorker"] },
+    async ({ backend }) => {
+      const laneId = lane();
+      await registered(backend, {
+        worker: OTHER_WORKER,
+        lanes: [laneId],
+        capabilities: ["gpu"],
+      });
+      const { executionId } = await submitted(backend, { laneId });
+      const policy = {
+        routingRequirements: { requiredCapabilities: ["gpu"] },
+      };
+      await backend.submitMany({
+        items: Array.from({ length: 1_000 }, () => ({
+          executionKind: "k",
+          laneId,
+          priority: 5,
+          policy,
+        })),
+      });
+      await eventually(
+        async () => {
+          const { claimed } = await backend.claimMany({
+            ...WORKER,
+            lanes: [laneId],
+            max: 1,
+            leaseTtlMs: LEASE_TTL_MS,
+          });
+          return claimed[0]?.executionId === executionId;
+        },
+        // Five seconds are promised.
+        25_000,
+        "the one job for this worker",
+      );
+      // Somebody alive can take the others, so none of them was put aside.
+      const { executions } = await backend.listExecutions({
+        lanes: [laneId],
+        limit: 20,
+      });
+      for (const other of executions.slice(1))
+        expect(
+          await backend.describeExecution({ executionId: other }),
+        ).toMatchObject({ blockingReason: "waiting_for_worker" });
+    },
+  );
 
   test("each further take-over waits longer: 0, 1, 2, 4 seconds", async (bench) => {
     const { backend } = bench;

@@ -171,7 +171,7 @@ function weighted<T extends { do: fc.Arbitrary<unknown> }>(
   return { weight, arbitrary: fc.record(fields) as fc.Arbitrary<Fields> };
 }
 
-export function workerOf(n: number): {
+function workerOf(n: number): {
   workerId: string;
   workerInstanceId: string;
 } {

@@ -1,10 +1,4 @@
-import {
-  EARLIEST,
-  type CompletionEvent,
-  type EngineBackend,
-  type LeaseHistoryEvent,
-  type SubscribeInput,
-} from "@flowfabric/core";
+import type { CompletionEvent, SubscribeInput } from "@flowfabric/core";
 import { expect } from "vitest";
 
 import { expectRefused, sleep, within } from "./assertions.js";
@@ -14,7 +8,6 @@ import {
   lane,
   lapsed,
   LEASE_TTL_MS,
-  MINUTE_MS,
   OTHER_WORKER,
   reclaimed,
   running,
@@ -24,70 +17,17 @@ import {
   uuid,
   WORKER,
 } from "./builders.js";
+import {
+  drainCompletions,
+  drainFeed,
+  drainLeases,
+  take,
+} from "./feed-readers.js";
 import { group } from "./harness.js";
-
-/** An event is there within 100 ms; ten times that and more is waited for it. */
-const EVENT_WITHIN_MS = 5_000;
-
-/** The next `count` events. */
-async function take<T>(feed: AsyncIterable<T>, count: number): Promise<T[]> {
-  const events: T[] = [];
-  if (count === 0) return events;
-  const reading = (async () => {
-    for await (const event of feed) {
-      events.push(event);
-      if (events.length === count) break;
-    }
-  })();
-  await within(
-    EVENT_WITHIN_MS,
-    `${count} events, of which ${events.length} came`,
-    reading,
-  );
-  return events;
-}
-
-const MISSING_MS_MAX = 3_000;
-
-/** All that comes until nothing has come for a while. */
-export async function drainFeed<T>(
-  subscribe: (signal: AbortSignal) => Promise<AsyncIterable<T>>,
-  quietMs = 200,
-  isEnough: (events: readonly T[]) => boolean = () => true,
-): Promise<T[]> {
-  const giveUp = new AbortController();
-  const events: T[] = [];
-  // What is still missing may be slow on a busy machine; what should not come is not waited for as long.
-  const watch = () =>
-    setTimeout(
-      () => giveUp.abort(),
-      isEnough(events) ? quietMs : MISSING_MS_MAX,
-    );
-  let quiet = watch();
-  for await (const event of await subscribe(giveUp.signal)) {
-    events.push(event);
-    clearTimeout(quiet);
-    quiet = watch();
-  }
-  clearTimeout(quiet);
-  return events;
-}
 
 export const feedsConformance = group("feeds", (test) => {
   const completions = "subscribeCompletion";
   const leases = "subscribeLeaseHistory";
-  const drainCompletions = (
-    backend: EngineBackend,
-    input: SubscribeInput = {},
-  ) =>
-    drainFeed<CompletionEvent>((signal) =>
-      backend.subscribeCompletion({ cursor: EARLIEST, ...input, signal }),
-    );
-  const drainLeases = (backend: EngineBackend) =>
-    drainFeed<LeaseHistoryEvent>((signal) =>
-      backend.subscribeLeaseHistory({ cursor: EARLIEST, signal }),
-    );
-
   test(
     "every end of every execution is one completion, in order",
     { needs: completions },
@@ -173,85 +113,6 @@ export const feedsConformance = group("feeds", (test) => {
         const { executionId } = await completed(writer);
         expect(await waiting).toMatchObject([{ executionId }]);
       }
-    },
-  );
-
-  test(
-    "from any event's cursor the feed goes on behind it",
-    { needs: completions },
-    async ({ backend }) => {
-      for (let n = 0; n < 6; n++) await completed(backend);
-      const all = await drainCompletions(backend);
-      expect(all).toHaveLength(6);
-      for (const [index, event] of all.entries()) {
-        const feed = await backend.subscribeCompletion({
-          cursor: event.cursor,
-        });
-        expect(await take(feed, all.length - index - 1)).toEqual(
-          all.slice(index + 1),
-        );
-      }
-    },
-  );
-
-  test(
-    "a cursor of another family is a position all the same",
-    { needs: [completions, leases] },
-    async ({ backend }) => {
-      const first = await completed(backend);
-      const second = await completed(backend);
-      const acquired = (await drainLeases(backend)).filter(
-        (event) => event.executionId === second.executionId,
-      );
-      const feed = await backend.subscribeCompletion({
-        cursor: acquired[0]!.cursor,
-      });
-      const events = await take(feed, 1);
-      expect(events).toMatchObject([{ executionId: second.executionId }]);
-      expect(events[0]?.executionId).not.toBe(first.executionId);
-    },
-  );
-
-  test(
-    "a cursor that was not made here is refused at the call",
-    { needs: completions },
-    async ({ backend }) => {
-      const base64 = (...bytes: number[]) =>
-        Buffer.from(bytes).toString("base64url");
-      for (const cursor of [
-        "not base64url!",
-        base64(0xff),
-        base64(0x7e, 1, 2, 3),
-        base64(0x00, 0x00),
-        "a".repeat(300),
-      ])
-        await expectRefused(
-          backend.subscribeCompletion({ cursor }),
-          "invalid_offset",
-        );
-    },
-  );
-
-  test(
-    "behind what is kept a cursor is refused with the earliest one that is good",
-    { needs: completions, open: { feedRetentionMs: MINUTE_MS } },
-    async ({ backend, passTime }) => {
-      await completed(backend);
-      await completed(backend);
-      const [old] = await drainCompletions(backend);
-      await passTime(2 * MINUTE_MS);
-      await completed(backend);
-      while ((await backend.sweep({ name: "event_trimmer" })).more);
-
-      const error = await expectRefused(
-        backend.subscribeCompletion({ cursor: old!.cursor }),
-        "cursor_expired",
-      );
-      const kept = await drainCompletions(backend, {
-        cursor: error.detail.earliest,
-      });
-      expect(kept).toHaveLength(1);
-      expect(await drainCompletions(backend)).toEqual(kept);
     },
   );
 

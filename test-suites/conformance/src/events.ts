@@ -11,6 +11,7 @@ import {
   taken,
   UNKNOWN_ID,
 } from "./builders.js";
+import { cursorsConformance } from "./events-cursors.js";
 import { feedsConformance } from "./events-feeds.js";
 import { group, type Group } from "./harness.js";
 
@@ -293,4 +294,5 @@ const history = group("the history of an execution", (test) => {
 export const eventsConformance: Group = (harness, registrar) => {
   history(harness, registrar);
   feedsConformance(harness, registrar);
+  cursorsConformance(harness, registrar);
 };

@@ -5,9 +5,7 @@ import { expect } from "vitest";
 import { eventTypes, expectRefused } from "./assertions.js";
 import {
   bytes,
-  completed,
   HOUR_MS,
-  lane,
   submitted,
   taken,
   textOf,
@@ -15,11 +13,13 @@ import {
   uuid,
 } from "./builders.js";
 import { batchSubmissionConformance } from "./executions-batches.js";
+import { duplicatesConformance } from "./executions-duplicates.js";
+import { holdsConformance } from "./executions-holds.js";
+import { replaysConformance } from "./executions-replays.js";
 import { steeringConformance } from "./executions-steering.js";
+import { transactionsConformance } from "./executions-transactions.js";
 import { group, type Group } from "./harness.js";
 import { reproducible, scaled } from "./settings.js";
-
-const DAY_MS = 24 * HOUR_MS;
 
 const submission = group("submitting executions", (test) => {
   test("a submission waits in its lane with everything it named", async ({
@@ -191,182 +191,6 @@ const submission = group("submitting executions", (test) => {
     });
   });
 
-  test("a repeated idempotency key answers the first execution and writes nothing", async ({
-    backend,
-  }) => {
-    const laneId = lane();
-    const input = {
-      executionKind: "k",
-      laneId,
-      idempotencyKey: "order-1",
-      inputPayload: bytes("a"),
-      tags: { a: "1" },
-    };
-    const first = await backend.createExecution(input);
-    const second = await backend.createExecution(input);
-
-    expect(second).toEqual({
-      kind: "duplicate",
-      executionId: first.executionId,
-      mismatch: false,
-    });
-    expect(await eventTypes(backend, first.executionId)).toEqual(["created"]);
-    const { executions } = await backend.listExecutions({ lanes: [laneId] });
-    expect(executions).toEqual([first.executionId]);
-  });
-
-  test("a duplicate says when anything it asks for differs", async ({
-    backend,
-  }) => {
-    const base = {
-      executionKind: "k",
-      laneId: lane(),
-      idempotencyKey: "key",
-      inputPayload: bytes("a"),
-      tags: { a: "1" },
-      policy: { maxReplayCount: 2 },
-    };
-    await backend.createExecution(base);
-    const changes: Partial<CreateExecutionInput>[] = [
-      { executionKind: "other" },
-      { inputPayload: bytes("b") },
-      { policy: { maxReplayCount: 3 } },
-      { tags: { a: "2" } },
-      { priority: 1 },
-      { delayUntilMs: 1 },
-      { executionDeadlineAtMs: 9_000_000_000_000 },
-      { creatorIdentity: "me" },
-    ];
-    for (const change of changes) {
-      expect(
-        await backend.createExecution({ ...base, ...change }),
-        JSON.stringify(change),
-      ).toMatchObject({ kind: "duplicate", mismatch: true });
-    }
-    // The order of an object's fields asks for nothing else.
-    expect(
-      await backend.createExecution({
-        ...base,
-        policy: { maxReplayCount: 2 },
-        tags: { a: "1" },
-      }),
-    ).toMatchObject({ mismatch: false });
-  });
-
-  test("a key counts within its namespace and lane", async ({ backend }) => {
-    const input = {
-      executionKind: "k",
-      idempotencyKey: "key",
-      namespace: "one",
-      laneId: "lane-one",
-    };
-    const kinds = [];
-    for (const scope of [
-      {},
-      { laneId: "lane-two" },
-      { namespace: "two" },
-      { namespace: "two" },
-      {},
-    ])
-      kinds.push((await backend.createExecution({ ...input, ...scope })).kind);
-    expect(kinds).toEqual([
-      "created",
-      "created",
-      "created",
-      "duplicate",
-      "duplicate",
-    ]);
-  });
-
-  test("a key is remembered for the policy's window, by default for a day", async ({
-    backend,
-    passTime,
-  }) => {
-    const submit = async (dedupWindowMs?: number) =>
-      (
-        await backend.createExecution({
-          executionKind: "k",
-          laneId: `window-${dedupWindowMs}`,
-          idempotencyKey: "key",
-          ...(dedupWindowMs === undefined ? {} : { policy: { dedupWindowMs } }),
-        })
-      ).kind;
-    expect([await submit(), await submit(60_000), await submit(0)]).toEqual([
-      "created",
-      "created",
-      "created",
-    ]);
-    expect([await submit(), await submit(60_000), await submit(0)]).toEqual([
-      "duplicate",
-      "duplicate",
-      "created",
-    ]);
-    await passTime(60_000);
-    expect([await submit(), await submit(60_000)]).toEqual([
-      "duplicate",
-      "created",
-    ]);
-    await passTime(DAY_MS - 60_000);
-    expect(await submit()).toBe("created");
-  });
-
-  test("an empty key is no key", async ({ backend }) => {
-    const input = { executionKind: "k", idempotencyKey: "" };
-    await backend.createExecution(input);
-    expect((await backend.createExecution(input)).kind).toBe("created");
-  });
-
-  test("an id that exists is a duplicate, whatever became of it", async ({
-    backend,
-  }) => {
-    const { executionId, laneId } = await completed(backend);
-    const input = { executionId, laneId, executionKind: "test" };
-    expect(await backend.createExecution(input)).toEqual({
-      kind: "duplicate",
-      executionId,
-      mismatch: false,
-    });
-    expect(
-      await backend.createExecution({ ...input, executionKind: "other" }),
-    ).toMatchObject({ kind: "duplicate", mismatch: true });
-    expect(await backend.readExecutionState({ executionId })).toBe("completed");
-  });
-
-  test("a repeat is found before its policy is looked at", async ({
-    backend,
-  }) => {
-    const { executionId, laneId } = await submitted(backend);
-    expect(
-      await backend.createExecution({
-        executionId,
-        laneId,
-        executionKind: "test",
-        policy: { retryPolicy: "often" } as never,
-      }),
-    ).toEqual({ kind: "duplicate", executionId, mismatch: true });
-  });
-
-  test("a thousand submissions at once with one key make one execution", async (bench) => {
-    const { backend } = bench;
-    const second = await bench.reopen();
-    const laneId = lane();
-    const answers = await Promise.all(
-      Array.from({ length: 1_000 }, (_unused, n) =>
-        (n % 2 === 0 ? backend : second).createExecution({
-          executionKind: "k",
-          laneId,
-          idempotencyKey: "once",
-        }),
-      ),
-    );
-    expect(answers.filter((answer) => answer.kind === "created")).toHaveLength(
-      1,
-    );
-    expect(new Set(answers.map((answer) => answer.executionId)).size).toBe(1);
-    const { executions } = await backend.listExecutions({ lanes: [laneId] });
-    expect(executions).toHaveLength(1);
-  });
-
   test("a policy of the wrong shape is refused by name and nothing is written", async ({
     backend,
   }) => {
@@ -490,10 +314,7 @@ const submission = group("submitting executions", (test) => {
       [{ tags }, "invalid_input"],
     ];
     for (const [change, code] of cases) {
-      const call = backend.createExecution({
-        executionKind: "k",
-        ...change,
-      } as never);
+      const call = backend.createExecution({ executionKind: "k", ...change });
       await expectRefused(call, code as "invalid_input");
     }
     expect(await backend.listExecutions({})).toEqual({ executions: [] });
@@ -544,60 +365,6 @@ const submission = group("submitting executions", (test) => {
     );
   });
 
-  test("a store that joins no transaction says so, one that does refuses what is none", async ({
-    backend,
-  }) => {
-    const { callerTransaction } = backend.capabilities().supports;
-    await expectRefused(
-      (async () =>
-        await backend.createExecutionInTransaction({
-          executionKind: "k",
-          transaction: {},
-        }))(),
-      callerTransaction ? "invalid_input" : "unavailable",
-    );
-  });
-
-  test(
-    "a submission in the caller's transaction appears when that commits",
-    { needs: "callerTransaction" },
-    async ({ backend, harness }) => {
-      const laneId = lane();
-      const caller = await harness.beginTransaction!(backend);
-      const answer = await backend.createExecutionInTransaction({
-        executionKind: "k",
-        laneId,
-        transaction: caller.transaction,
-      });
-      expect(answer).toMatchObject({ kind: "created", publicState: "waiting" });
-      const { executionId } = answer;
-      expect(await backend.describeExecution({ executionId })).toBeUndefined();
-
-      await caller.commit();
-
-      expect(await taken(backend, laneId)).toMatchObject({ executionId });
-    },
-  );
-
-  test(
-    "a submission in the caller's transaction never existed when that rolls back",
-    { needs: "callerTransaction" },
-    async ({ backend, harness }) => {
-      const laneId = lane();
-      const input = { executionKind: "k", laneId, idempotencyKey: "key" };
-      const caller = await harness.beginTransaction!(backend);
-      const { executionId } = await backend.createExecutionInTransaction({
-        ...input,
-        transaction: caller.transaction,
-      });
-      await caller.rollback();
-
-      expect(await backend.describeExecution({ executionId })).toBeUndefined();
-      await expect(taken(backend, laneId)).rejects.toThrow("nothing to claim");
-      expect((await backend.createExecution(input)).kind).toBe("created");
-    },
-  );
-
   test("an unknown id is told apart from an ended one", async ({ backend }) => {
     await expectRefused(
       backend.cancelExecution({ executionId: UNKNOWN_ID, reason: "r" }),
@@ -610,6 +377,10 @@ const submission = group("submitting executions", (test) => {
 /** Submitting and steering. */
 export const executionsConformance: Group = (harness, registrar) => {
   submission(harness, registrar);
+  duplicatesConformance(harness, registrar);
   batchSubmissionConformance(harness, registrar);
+  transactionsConformance(harness, registrar);
   steeringConformance(harness, registrar);
+  replaysConformance(harness, registrar);
+  holdsConformance(harness, registrar);
 };

@@ -1,11 +1,4 @@
-import {
-  newAttemptId,
-  newLeaseId,
-  type ClaimExecutionInput,
-  type EngineBackend,
-  type Grant,
-  type IssueClaimGrantInput,
-} from "@flowfabric/core";
+import { newAttemptId, newLeaseId } from "@flowfabric/core";
 import { expect } from "vitest";
 
 import {
@@ -25,52 +18,24 @@ import {
   submitted,
   taken,
   UNKNOWN_ID,
-  WORKER,
 } from "./builders.js";
-import { group } from "./harness.js";
+import {
+  claimInput,
+  GRANT_TTL_MS,
+  issueGrant,
+  resumeInput,
+} from "./grant-builders.js";
+import { operatorClaimsConformance } from "./grants-operators.js";
+import { resumedGrantsConformance } from "./grants-resumed.js";
+import { group, type Group } from "./harness.js";
 
-const GRANT_TTL_MS = 5_000;
-
-/** Claiming in two steps: a grant, then its use. */
-export const grantsConformance = group("grants", (test) => {
-  const issue = async (
-    backend: EngineBackend,
-    executionId: string,
-    change: Partial<IssueClaimGrantInput> = {},
-  ): Promise<Grant> => {
-    const { grant } = await backend.issueClaimGrant({
-      executionId,
-      ...WORKER,
-      grantTtlMs: GRANT_TTL_MS,
-      ...change,
-    });
-    return grant;
-  };
-  const claimInput = (
-    executionId: string,
-    change: Partial<ClaimExecutionInput> = {},
-  ): ClaimExecutionInput => ({
-    executionId,
-    ...WORKER,
-    leaseId: newLeaseId(),
-    attemptId: newAttemptId(),
-    leaseTtlMs: LEASE_TTL_MS,
-    ...change,
-  });
-  const resumeInput = (
-    executionId: string,
-    change: Partial<ClaimExecutionInput> = {},
-  ) => {
-    const { attemptId: _unused, ...input } = claimInput(executionId, change);
-    return input;
-  };
-
+const granting = group("grants", (test) => {
   test("a grant names its execution, kind, lane and end, and leaves the state alone", async ({
     backend,
   }) => {
     const { executionId, laneId } = await submitted(backend);
     const before = await backend.serverTimeMs();
-    const grant = await issue(backend, executionId);
+    const grant = await issueGrant(backend, executionId);
     const after = await backend.serverTimeMs();
 
     expect(grant).toMatchObject({ kind: "claim", executionId, laneId });
@@ -90,11 +55,11 @@ export const grantsConformance = group("grants", (test) => {
     backend,
   }) => {
     const { executionId, laneId } = await submitted(backend);
-    const { expiresAtMs } = await issue(backend, executionId);
+    const { expiresAtMs } = await issueGrant(backend, executionId);
     await expectRefusedUnchanged(
       backend,
       executionId,
-      () => issue(backend, executionId, OTHER_WORKER),
+      () => issueGrant(backend, executionId, OTHER_WORKER),
       "grant_already_exists",
       { expiresAtMs },
     );
@@ -112,12 +77,12 @@ export const grantsConformance = group("grants", (test) => {
   test("an unused grant ends at its time, with nothing running that would tidy it", async (bench) => {
     const { backend } = bench;
     const { executionId, laneId } = await submitted(backend);
-    await issue(backend, executionId);
+    await issueGrant(backend, executionId);
     await bench.passTime(GRANT_TTL_MS);
     expect(await backend.scanEligibleExecutions({ laneId })).toEqual([
       executionId,
     ]);
-    await issue(backend, executionId, OTHER_WORKER);
+    await issueGrant(backend, executionId, OTHER_WORKER);
     await bench.passTime(GRANT_TTL_MS);
     expect(await taken(backend, laneId)).toMatchObject({ executionId });
   });
@@ -126,7 +91,7 @@ export const grantsConformance = group("grants", (test) => {
     backend,
   }) => {
     const { executionId } = await submitted(backend);
-    await issue(backend, executionId);
+    await issueGrant(backend, executionId);
     const input = claimInput(executionId, { leaseTtlMs: 9_000 });
     const { claimed } = await backend.claimExecution(input);
 
@@ -152,7 +117,7 @@ export const grantsConformance = group("grants", (test) => {
     backend,
   }) => {
     const { executionId } = await submitted(backend);
-    await issue(backend, executionId);
+    await issueGrant(backend, executionId);
     const input = claimInput(executionId);
     const first = await backend.claimExecution(input);
     const repeated = await backend.claimExecution(input);
@@ -177,7 +142,7 @@ export const grantsConformance = group("grants", (test) => {
     backend,
   }) => {
     const { executionId } = await submitted(backend);
-    await issue(backend, executionId);
+    await issueGrant(backend, executionId);
     await expectRefusedUnchanged(
       backend,
       executionId,
@@ -193,7 +158,7 @@ export const grantsConformance = group("grants", (test) => {
 
   test("a grant is used once", async ({ backend }) => {
     const { executionId } = await submitted(backend);
-    await issue(backend, executionId);
+    await issueGrant(backend, executionId);
     const { claimed } = await backend.claimExecution(claimInput(executionId));
     await backend.delay({ handle: claimed.handle, delayUntilMs: 1 });
     await expectRefused(
@@ -212,7 +177,7 @@ export const grantsConformance = group("grants", (test) => {
       claim,
       "invalid_claim_grant",
     );
-    await issue(backend, executionId);
+    await issueGrant(backend, executionId);
     await bench.passTime(GRANT_TTL_MS);
     await expectRefused(claim(), "claim_grant_expired");
     await expectRefused(claim(), "invalid_claim_grant");
@@ -240,109 +205,6 @@ export const grantsConformance = group("grants", (test) => {
     );
   });
 
-  test("a resume grant keeps the attempt and survives the wrong claim", async ({
-    backend,
-  }) => {
-    const before = await parked(backend);
-    const { executionId } = before;
-    expect(await issue(backend, executionId)).toMatchObject({ kind: "resume" });
-    await expectRefusedUnchanged(
-      backend,
-      executionId,
-      () => backend.claimExecution(claimInput(executionId)),
-      "use_claim_resumed_execution",
-    );
-
-    const input = resumeInput(executionId);
-    const first = await backend.claimResumedExecution(input);
-    expect(first.claimed).toMatchObject({
-      kind: "resumed",
-      attemptId: before.attemptId,
-      attemptIndex: 0,
-      leaseId: input.leaseId,
-      leaseEpoch: 2,
-    });
-    expect(await backend.claimResumedExecution(input)).toEqual(first);
-    expect(await eventTypes(backend, executionId)).toEqual([
-      "created",
-      "claimed",
-      "delayed",
-      "granted",
-      "resumed",
-    ]);
-  });
-
-  test("a resumed claim is refused in the contractual order", async (bench) => {
-    const { backend } = bench;
-    const resume = (executionId: string, change = {}) =>
-      backend.claimResumedExecution(resumeInput(executionId, change));
-    const { executionId: active } = await running(backend);
-    const { executionId: ready } = await submitted(backend);
-    const later = await running(backend);
-    await backend.delay({
-      handle: later.handle,
-      delayUntilMs: (await backend.serverTimeMs()) + HOUR_MS,
-    });
-    const { executionId: interrupted } = await parked(backend);
-
-    await expectRefused(resume(UNKNOWN_ID, { leaseTtlMs: 0 }), "invalid_input");
-    await expectRefused(resume(UNKNOWN_ID), "execution_not_found");
-    await expectRefused(resume(active), "execution_not_leaseable");
-    await expectRefused(resume(ready), "not_a_resumed_execution");
-    await expectRefused(resume(later.executionId), "execution_not_leaseable");
-    await expectRefused(resume(interrupted), "invalid_claim_grant");
-    await issue(backend, interrupted, OTHER_WORKER);
-    await expectRefused(resume(interrupted), "invalid_claim_grant");
-    await bench.passTime(GRANT_TTL_MS);
-    await expectRefused(
-      resume(interrupted, OTHER_WORKER),
-      "claim_grant_expired",
-    );
-  });
-
-  test("a resume grant can be used as it was received", async ({ backend }) => {
-    const { executionId, attemptId } = await parked(backend);
-    const grant = await issue(backend, executionId);
-    const token = {
-      ...WORKER,
-      grant,
-      leaseTtlMs: LEASE_TTL_MS,
-      leaseId: newLeaseId(),
-    };
-    const claimed = await backend.claimFromResumeGrant(token);
-    expect(claimed).toMatchObject({ kind: "resumed", attemptId });
-    expect(await backend.claimFromResumeGrant(token)).toEqual(claimed);
-    // Another lease on it is not to be had any more, which is no error.
-    expect(
-      await backend.claimFromResumeGrant({ ...token, leaseId: newLeaseId() }),
-    ).toBeUndefined();
-  });
-
-  test("a resume grant whose target moved on gives nothing, a foreign one is refused", async ({
-    backend,
-  }) => {
-    const { executionId } = await parked(backend);
-    const grant = await issue(backend, executionId);
-    const use = (change = {}) =>
-      backend.claimFromResumeGrant({
-        ...WORKER,
-        grant: { ...grant, ...change },
-        leaseTtlMs: LEASE_TTL_MS,
-      });
-    expect(await use({ executionId: UNKNOWN_ID })).toBeUndefined();
-    expect(await use(await submitted(backend))).toBeUndefined();
-    await expectRefused(
-      backend.claimFromResumeGrant({
-        ...OTHER_WORKER,
-        grant,
-        leaseTtlMs: LEASE_TTL_MS,
-      }),
-      "invalid_claim_grant",
-    );
-    await backend.cancelExecution({ executionId, reason: "r" });
-    expect(await use()).toBeUndefined();
-  });
-
   test("granting is refused in the contractual order", async (bench) => {
     const { backend } = bench;
     const { executionId: active } = await running(backend);
@@ -353,28 +215,28 @@ export const grantsConformance = group("grants", (test) => {
     };
     const { executionId: picky } = await submitted(backend, requiring);
     const { executionId: granted } = await submitted(backend, requiring);
-    await issue(backend, granted, { workerCapabilities: ["a", "b", "c"] });
+    await issueGrant(backend, granted, { workerCapabilities: ["a", "b", "c"] });
 
     for (const grantTtlMs of [0, 60_001, 1.5])
       await expectRefused(
-        issue(backend, UNKNOWN_ID, { grantTtlMs }),
+        issueGrant(backend, UNKNOWN_ID, { grantTtlMs }),
         "invalid_input",
       );
     await expectRefused(
-      issue(backend, UNKNOWN_ID, { workerCapabilities: ["a b"] }),
+      issueGrant(backend, UNKNOWN_ID, { workerCapabilities: ["a b"] }),
       "invalid_capabilities",
     );
-    await expectRefused(issue(backend, UNKNOWN_ID), "execution_not_found");
-    await expectRefused(issue(backend, active), "execution_not_eligible");
+    await expectRefused(issueGrant(backend, UNKNOWN_ID), "execution_not_found");
+    await expectRefused(issueGrant(backend, active), "execution_not_eligible");
     // It lacks the tokens too, but the live grant is found first.
-    await expectRefused(issue(backend, granted), "grant_already_exists");
+    await expectRefused(issueGrant(backend, granted), "grant_already_exists");
     await expectRefused(
-      issue(backend, picky, { workerCapabilities: ["b"] }),
+      issueGrant(backend, picky, { workerCapabilities: ["b"] }),
       "capability_mismatch",
       { missing: "a,c" },
     );
     await expectRefused(
-      issue(backend, picky, {
+      issueGrant(backend, picky, {
         laneId: "elsewhere",
         workerCapabilities: ["a", "b", "c"],
       }),
@@ -390,7 +252,10 @@ export const grantsConformance = group("grants", (test) => {
       policy: { routingRequirements: { requiredCapabilities: ["gpu"] } },
     });
     const before = await backend.describeExecution({ executionId });
-    await expectRefused(issue(backend, executionId), "capability_mismatch");
+    await expectRefused(
+      issueGrant(backend, executionId),
+      "capability_mismatch",
+    );
     const { lastCapabilityMismatchAtMs, ...after } =
       (await backend.describeExecution({ executionId }))!;
     expect(lastCapabilityMismatchAtMs).toBeGreaterThanOrEqual(
@@ -402,7 +267,7 @@ export const grantsConformance = group("grants", (test) => {
     });
     expect(await eventTypes(backend, executionId)).toEqual(["created"]);
     expect(
-      await issue(backend, executionId, { workerCapabilities: ["gpu"] }),
+      await issueGrant(backend, executionId, { workerCapabilities: ["gpu"] }),
     ).toMatchObject({ kind: "claim" });
   });
 
@@ -429,19 +294,19 @@ export const grantsConformance = group("grants", (test) => {
     ];
     for (const [what, goAndComeBack] of leave) {
       const { executionId } = await submitted(backend);
-      await issue(backend, executionId);
+      await issueGrant(backend, executionId);
       await goAndComeBack(executionId);
       await expectRefused(
         backend.claimExecution(claimInput(executionId)),
         "invalid_claim_grant",
       );
-      expect(await issue(backend, executionId), what).toBeDefined();
+      expect(await issueGrant(backend, executionId), what).toBeDefined();
     }
   });
 
   test("a change of priority keeps the grant", async ({ backend }) => {
     const { executionId } = await submitted(backend);
-    await issue(backend, executionId);
+    await issueGrant(backend, executionId);
     await backend.changePriority({ executionId, newPriority: 5 });
     await backend.claimExecution(claimInput(executionId));
   });
@@ -457,7 +322,7 @@ export const grantsConformance = group("grants", (test) => {
         },
       },
     });
-    await issue(backend, executionId);
+    await issueGrant(backend, executionId);
     const deadline = (await backend.serverTimeMs()) + 2 * HOUR_MS;
     await backend.claimExecution(
       claimInput(executionId, {
@@ -472,92 +337,13 @@ export const grantsConformance = group("grants", (test) => {
     expect(snapshot?.executionDeadlineAtMs).toBe(deadline);
   });
 
-  test("a resumed attempt has only what is left of its time", async (bench) => {
-    const { backend } = bench;
-    const { handle, laneId, executionId } = await running(backend, {
-      policy: { timeoutPolicy: { attemptTimeoutMs: 20_000 } },
-    });
-    const before = await backend.describeExecution({ executionId });
-    expect(before?.attemptTimeoutAtMs).toBe(
-      before!.currentLease!.acquiredAtMs + 20_000,
-    );
-    await bench.passTime(15_000);
-    await backend.delay({ handle, delayUntilMs: 1 });
-    const paused = await backend.describeExecution({ executionId });
-    expect(paused?.attemptTimeoutAtMs).toBeUndefined();
-    const leftMs = before!.attemptTimeoutAtMs! - paused!.lastTransitionAtMs;
-
-    await bench.passTime(HOUR_MS);
-    await taken(backend, laneId);
-    const after = await backend.describeExecution({ executionId });
-    expect(after?.attemptTimeoutAtMs).toBe(
-      after!.currentLease!.acquiredAtMs + leftMs,
-    );
-  });
-
-  test("an operator claims without grant and without capabilities", async ({
-    backend,
-  }) => {
-    const { executionId } = await submitted(backend, {
-      policy: { routingRequirements: { requiredCapabilities: ["gpu"] } },
-    });
-    const answer = await backend.issueGrantAndClaim({
-      executionId,
-      leaseTtlMs: LEASE_TTL_MS,
-    });
-    expect(answer).toMatchObject({
-      executionId,
-      leaseEpoch: 1,
-      attemptIndex: 0,
-    });
-    const { leaseId, leaseEpoch, attemptId } = answer;
-    const snapshot = await backend.describeExecution({ executionId });
-    expect(snapshot?.currentLease).toMatchObject({
-      leaseId,
-      workerId: "operator",
-    });
-    expect(await eventTypes(backend, executionId)).toEqual([
-      "created",
-      "claimed",
-    ]);
-    await backend.completeExecution({
-      executionId,
-      fence: { leaseId, leaseEpoch, attemptId },
-    });
-
-    const { executionId: interrupted, attemptId: same } = await parked(backend);
-    expect(
-      await backend.issueGrantAndClaim({
-        executionId: interrupted,
-        leaseTtlMs: LEASE_TTL_MS,
-      }),
-    ).toMatchObject({ leaseEpoch: 2, attemptIndex: 0, attemptId: same });
-  });
-
-  test("an operator's claim is refused in the contractual order", async ({
-    backend,
-  }) => {
-    const claim = (executionId: string, leaseTtlMs = LEASE_TTL_MS) =>
-      backend.issueGrantAndClaim({ executionId, leaseTtlMs });
-    const { executionId: active } = await running(backend);
-    const { executionId: held } = await submitted(backend);
-    await backend.holdExecution({ executionId: held });
-    const { executionId: granted } = await submitted(backend);
-    await issue(backend, granted);
-    await expectRefused(claim(UNKNOWN_ID, 0), "invalid_input");
-    await expectRefused(claim(UNKNOWN_ID), "execution_not_found");
-    await expectRefused(claim(active), "execution_not_eligible");
-    await expectRefused(claim(granted), "grant_already_exists");
-    await expectRefused(claim(held), "execution_not_in_eligible_set");
-  });
-
   test("of many schedulers at once one gets the grant", async (bench) => {
     const { backend } = bench;
     const second = await bench.reopen();
     const { executionId } = await submitted(backend, { laneId: lane() });
     const answers = await Promise.allSettled(
       Array.from({ length: 64 }, (_unused, n) =>
-        issue(n % 2 ? backend : second, executionId, {
+        issueGrant(n % 2 ? backend : second, executionId, {
           workerId: `worker-${n}`,
         }),
       ),
@@ -571,3 +357,10 @@ export const grantsConformance = group("grants", (test) => {
     ]);
   });
 });
+
+/** Claiming in two steps: a grant, then its use. */
+export const grantsConformance: Group = (harness, registrar) => {
+  granting(harness, registrar);
+  resumedGrantsConformance(harness, registrar);
+  operatorClaimsConformance(harness, registrar);
+};

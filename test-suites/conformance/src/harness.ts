@@ -46,7 +46,7 @@ export interface Registrar {
   test(name: string, body: () => Promise<void>, timeoutMs?: number): void;
 }
 
-export const vitestRegistrar: Registrar = {
+const vitestRegistrar: Registrar = {
   describe: (name, body) => void describe(name, body),
   test: (name, body, timeoutMs) => test(name, body, timeoutMs),
 };
@@ -62,7 +62,7 @@ export interface Bench {
   fresh(): Promise<Bench & { close(): Promise<void> }>;
 }
 
-export interface CaseOptions {
+interface CaseOptions {
   /** Without this flag the operation must answer `unavailable`, and nothing else is tested. */
   readonly needs?: SupportFlag | readonly SupportFlag[];
   readonly open?: OpenOptions;

@@ -236,7 +236,8 @@ const STEPS: {
   },
   priority_changed: { from: ["RE"] },
   progress: { from: ["AL"] },
-  retry_scheduled: { from: ["AL", ...LOST], to: ["RE", "RD"] },
+  // A revoked lease may be under an operator's hold, which outlives the attempt that ran out of time.
+  retry_scheduled: { from: ["AL", ...LOST], to: ["RE", "RD", "RA operator"] },
   completed: { from: ["AL"], to: ["T success"] },
   failed: { from: ["AL", ...LOST], to: ["T failed"] },
   cancelled: { from: [...RUNNABLE, "AL", ...LOST], to: ["T cancelled"] },

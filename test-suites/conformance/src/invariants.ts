@@ -16,7 +16,7 @@ import { expect } from "vitest";
 
 import { lane, OTHER_WORKER } from "./builders.js";
 import { commands, runCommand, type Command } from "./commands.js";
-import { drainFeed } from "./events-feeds.js";
+import { drainFeed } from "./feed-readers.js";
 import { group, type Bench } from "./harness.js";
 import {
   checkAttempts,
@@ -51,6 +51,14 @@ const REFUSALS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "not_a_resumed_execution",
 ]);
 
+async function tolerated(call: Promise<unknown>): Promise<void> {
+  try {
+    await call;
+  } catch (error) {
+    if (!isEngineError(error) || !REFUSALS.has(error.code)) throw error;
+  }
+}
+
 interface Round {
   /** How far the clock moves before it. */
   readonly passMs: number;
@@ -84,11 +92,7 @@ async function playRounds(
     await Promise.all(
       round.clients.map(async (list, client) => {
         for (const command of list) {
-          try {
-            await runCommand(world, world.clients[client]!, command);
-          } catch (error) {
-            if (!isEngineError(error) || !REFUSALS.has(error.code)) throw error;
-          }
+          await tolerated(runCommand(world, world.clients[client]!, command));
         }
       }),
     );
@@ -405,7 +409,9 @@ async function checkEverythingEnds(bench: Bench, world: World): Promise<void> {
       max: 100,
       leaseTtlMs: 60_000,
     });
-    for (const { handle } of claimed) await backend.complete({ handle });
+    // An attempt that was resumed with nothing left of its time may end before its holder gets there.
+    for (const { handle } of claimed)
+      await tolerated(backend.complete({ handle }));
     await bench.passTime(61_000);
     for (const name of SWEEPS) await backend.sweep({ name });
   }
@@ -439,7 +445,7 @@ export const invariantsConformance = group("invariants", (test) => {
           ...reproducible(),
           numRuns: scaled(full, least),
           // Shrinking plays many sequences again; past this it reports the smallest it has.
-          interruptAfterTimeLimit: 300_000,
+          interruptAfterTimeLimit: 180_000,
         },
       );
     },

@@ -1,7 +1,7 @@
 /** How much the random parts of the suite do, and from which seed. */
 
 /** 1 is the full length, as in continuous integration; the default keeps a run at the desk short. */
-export function scale(): number {
+function scale(): number {
   const given = Number(process.env["FLOWFABRIC_TEST_SCALE"] ?? "");
   return Number.isFinite(given) && given > 0 ? given : 0.2;
 }

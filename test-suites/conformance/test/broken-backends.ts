@@ -192,7 +192,7 @@ export const BROKEN_BACKENDS: readonly BrokenBackend[] = [
         } catch (error) {
           if (!isEngineError(error, "stale_lease")) throw error;
           const { executionId } = decodeHandle(
-            input.handle as never,
+            input.handle,
             sound.backendLabel(),
           );
           await sound.completeExecution({
@@ -333,7 +333,7 @@ export const BROKEN_BACKENDS: readonly BrokenBackend[] = [
           await sound.complete(input);
         } catch (error) {
           const { executionId } = decodeHandle(
-            input.handle as never,
+            input.handle,
             sound.backendLabel(),
           );
           await sound

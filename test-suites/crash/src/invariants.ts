@@ -219,7 +219,7 @@ async function wrongCompletions(
 }
 
 /** How often each execution is in the feed of completions, from its beginning until now. */
-export async function countCompletions(
+async function countCompletions(
   backend: EngineBackend,
 ): Promise<Map<string, number>> {
   // The end of the feed is where an end of our own shows up.

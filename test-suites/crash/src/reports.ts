@@ -3,7 +3,7 @@
 /** Refusals and answers by name, counted. */
 export type Tally = Record<string, Record<string, number>>;
 
-export interface Started {
+interface Started {
   readonly kind: "started";
   readonly executionId: string;
   readonly attemptIndex: number;

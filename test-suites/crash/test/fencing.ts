@@ -93,6 +93,49 @@ export function fencingTests(harness: CrashHarness): void {
         expect(await findViolations(backend)).toEqual([]);
       });
 
+      test("it is refused also where nobody has noticed yet that its leases are over", async () => {
+        const { store, open } = await createBench(harness);
+        const backend = await open();
+        await backend.submitMany({
+          items: WRITES.map(() => ({ executionKind: "work" })),
+        });
+        const holder = Program.start("holder", {
+          store,
+          lanes: ["default"],
+          leaseTtlMs: LEASE_TTL_MS,
+        });
+        const { executionIds } = await holder.told("claimed");
+        holder.signal("SIGSTOP");
+        await until("the end of all leases", async () => {
+          const { entries } = await backend.listExpiredLeases({});
+          return entries.length === executionIds.length;
+        });
+        const before = await everythingAbout(backend, executionIds);
+
+        holder.signal("SIGCONT");
+        holder.command({ kind: "write" });
+        const { answers } = await holder.told("wrote");
+
+        expect(answers.map(({ answer }) => answer)).toEqual(
+          WRITES.map(() => "lease_expired"),
+        );
+        // The end of the lease is written down by whoever finds out, and nothing but that.
+        const after = await everythingAbout(backend, executionIds);
+        for (const [index, { history, snapshot, ...rest }] of after.entries()) {
+          const { history: told, snapshot: seen, ...same } = before[index]!;
+          expect(rest).toEqual(same);
+          expect(history.slice(0, told.length)).toEqual(told);
+          for (const { type } of history.slice(told.length))
+            expect(type).toBe("lease_expired");
+          expect({
+            ...snapshot,
+            lastTransitionAtMs: 0,
+            lastMutationAtMs: 0,
+          }).toEqual({ ...seen, lastTransitionAtMs: 0, lastMutationAtMs: 0 });
+        }
+        expect(await findViolations(backend)).toEqual([]);
+      });
+
       test("the handler of a worker stopped past its lease is aborted, and nothing it writes is seen", async () => {
         const { store, open } = await createBench(harness);
         const backend = await open();
@@ -143,12 +186,12 @@ export function fencingTests(harness: CrashHarness): void {
 async function everythingAbout(
   backend: EngineBackend,
   executionIds: readonly string[],
-): Promise<unknown> {
+) {
   return await Promise.all(
     executionIds.map(async (executionId) => ({
       snapshot: await backend.describeExecution({ executionId }),
       attempts: await backend.listAttempts({ executionId }),
-      history: await backend.readEvents({ executionId }),
+      history: (await backend.readEvents({ executionId })).events,
       result: await backend.getExecutionResult({ executionId }),
     })),
   );

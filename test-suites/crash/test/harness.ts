@@ -11,7 +11,7 @@ export interface CrashHarness {
   create(): Promise<EmptyStore>;
 }
 
-export interface EmptyStore {
+interface EmptyStore {
   /** What programs open it with. */
   readonly store: string;
   /** What the store's own check finds wrong with it; nothing where all is well. */
@@ -42,7 +42,7 @@ export async function createBench(harness: CrashHarness): Promise<Bench> {
 }
 
 /** Share of the counts and durations; 1 is what CI runs. */
-export const SCALE = Number(process.env["FLOWFABRIC_TEST_SCALE"] ?? "0.2");
+const SCALE = Number(process.env["FLOWFABRIC_TEST_SCALE"] ?? "0.2");
 
 export function scaled(full: number, least = 1): number {
   return Math.max(least, Math.round(full * SCALE));

@@ -101,7 +101,7 @@ export function interruptionTests(harness: CrashHarness): void {
       });
 
       test("a process killed while it makes a new store leaves one that opens", async () => {
-        const rounds = scaled(40, 8);
+        const rounds = scaled(25, 8);
         for (let round = 0; round < rounds; round++) {
           const { store, open, damage } = await createBench(harness);
           const opener = Program.start("opener", { store });

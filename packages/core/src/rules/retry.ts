@@ -49,7 +49,10 @@ export function backoffMs(
 ): number {
   if (backoff.type === "fixed") return backoff.delayMs;
   const full = Math.min(
-    backoff.initialDelayMs * backoff.multiplier ** retryCount,
+    // Grown past all numbers, a delay of nothing is still nothing.
+    backoff.initialDelayMs === 0
+      ? 0
+      : backoff.initialDelayMs * backoff.multiplier ** retryCount,
     backoff.maxDelayMs,
   );
   return Math.round(backoff.jitter ? full / 2 + (full / 2) * random() : full);

@@ -39,11 +39,11 @@ import {
   attemptStateCode,
   changeDetails,
   effectiveNow,
-  type ExecutionRow,
   fencedRecord,
   HOLD,
   publicStateAt,
   readDetails,
+  type ExecutionRow,
 } from "../rows.js";
 import type { Session, Store } from "../store.js";
 
