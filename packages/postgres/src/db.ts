@@ -317,7 +317,7 @@ const COLUMN_TYPES: {
 };
 
 /** Every column that may change; one new row version and two index entries at most for each. */
-export const SAVE_EXECUTIONS = `
+const SAVE_EXECUTIONS = `
   UPDATE executions AS e
   SET ${MUTABLE_COLUMNS.map((column) => `${column} = v.${column}`).join(", ")}
   FROM json_to_recordset(?::JSON) AS v (
@@ -325,7 +325,7 @@ export const SAVE_EXECUTIONS = `
   )
   WHERE e.seq = v.seq`;
 
-export const INSERT_EVENTS = `
+const INSERT_EVENTS = `
   INSERT INTO events
     (execution, n, at, type, actor, state, attempt, epoch, holder, lease, attempt_id, reason, data, tags)
   SELECT execution, n, at, type, actor, state, attempt, epoch, holder, lease, attempt_id, reason, data, tags

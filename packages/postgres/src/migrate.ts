@@ -41,19 +41,6 @@ export async function migrate(
   }
 }
 
-/** The SQL that {@link migrate} would run now, for whoever wants to read it first. */
-export async function plannedSql(
-  pool: Pool,
-  schema: string,
-): Promise<readonly string[]> {
-  const client = await pool.connect();
-  try {
-    return (await missing(client, schema)).map(({ sql }) => sql);
-  } finally {
-    client.release();
-  }
-}
-
 async function apply(
   client: PoolClient,
   schema: string,

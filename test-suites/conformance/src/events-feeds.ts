@@ -211,6 +211,7 @@ export const feedsConformance = group("feeds", (test) => {
       const reading = drainFeed<CompletionEvent>(
         (signal) => backend.subscribeCompletion({ signal }),
         1_000,
+        (events) => events.length >= 90,
       );
       await sleep(20);
       const ended = await Promise.all(

@@ -334,7 +334,7 @@ function readyFor(
     : "reclaim";
 }
 
-export const LEASES_OF_REQUEST = `
+const LEASES_OF_REQUEST = `
   SELECT ${EXECUTION_COLUMNS}
   FROM executions
   WHERE route = ANY(?::BIGINT[]) AND home = ${HOME.active} AND score > ? AND holder = ? AND request = ?`;

@@ -433,7 +433,7 @@ function outcomeOf(
     : answer;
 }
 
-export const WRITE_RESULT = `
+const WRITE_RESULT = `
   INSERT INTO results (seq, payload)
   VALUES (?, ?)
   ON CONFLICT (seq) DO UPDATE

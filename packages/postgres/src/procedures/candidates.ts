@@ -132,13 +132,13 @@ const belowCap = "AND reclaims < coalesce(max_reclaims, 100)";
 const free = `AND holds = 0 AND (grant_until IS NULL OR grant_until <= given.now) ${belowCap}`;
 
 /** Lost leases at their cap are the driver's to end. Those that nobody has written down yet are still active. */
-export const CANDIDATES = `${GIVEN}${readyCandidates()}
+const CANDIDATES = `${GIVEN}${readyCandidates()}
   UNION ALL${dueCandidates(HOME.delayed)}
   UNION ALL${dueCandidates(HOME.lapsed, free)}
   UNION ALL${dueCandidates(HOME.revoked, free)}
   UNION ALL${dueCandidates(HOME.active, belowCap)}`;
 
-export const ELIGIBLE = `${GIVEN}${readyCandidates()}
+const ELIGIBLE = `${GIVEN}${readyCandidates()}
   UNION ALL${dueCandidates(HOME.delayed)}`;
 
 const IN_PARTITION = "AND partition = given.partition";
@@ -150,7 +150,7 @@ const ELIGIBLE_IN_PARTITION = `
   UNION ALL${dueCandidates(HOME.delayed, IN_PARTITION)}`;
 
 /** Grants stand on ready work; a few at most, at the head of their route. */
-export const NEXT_DUE = `
+const NEXT_DUE = `
   WITH given AS (
     SELECT ?::BIGINT[] AS routes, ?::BIGINT AS now
   )
@@ -177,7 +177,7 @@ export const NEXT_DUE = `
     WHERE granted.grant_until > given.now
   ) AS instants`;
 
-export const ANY_WAITING = `
+const ANY_WAITING = `
   SELECT 1
   FROM unnest(?::BIGINT[]) AS wanted (id), LATERAL (
     SELECT 1

@@ -168,7 +168,7 @@ const FIND_MANY = `
   WHERE id = ANY(?::UUID[])
   ORDER BY seq`;
 
-export const READ_BY_SEQ = `
+const READ_BY_SEQ = `
   SELECT ${EXECUTION_COLUMNS}
   FROM executions
   WHERE seq = ?`;

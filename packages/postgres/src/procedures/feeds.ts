@@ -352,7 +352,7 @@ const READ_SETTING = `
   FROM settings
   WHERE name = ?`;
 
-export const FEED_PAGE = `
+const FEED_PAGE = `
   SELECT e.position, e.at, e.type, e.state, e.attempt, e.epoch, e.holder, e.lease, e.attempt_id, e.reason, e.data, e.tags,
     coalesce(x.id, p.id) AS id, coalesce(x.partition, p.partition) AS partition, coalesce(x.route, p.route) AS route
   FROM events AS e

@@ -116,7 +116,7 @@ function toEvent(store: Store, row: EventRow): ExecutionEvent {
 }
 
 /** Each with the state before it: the newest one that an earlier event has. */
-export const READ_EVENTS = `
+const READ_EVENTS = `
   SELECT n, at, type, actor, state, attempt, epoch, holder, lease, attempt_id, reason, data,
     (
       SELECT earlier.state

@@ -68,7 +68,7 @@ export async function noticesAfter(
   return { position: full ? rows.at(-1)!.position : upTo, notices };
 }
 
-export const NOTICES = `
+const NOTICES = `
   SELECT e.position, e.epoch, e.type, e.state, e.holder, e.reason, e.data, x.id, x.partition
   FROM events AS e
   LEFT JOIN executions AS x ON x.seq = e.execution

@@ -180,23 +180,23 @@ const dueOfHome = (homes: readonly number[], condition: string) => `
   ) AS due
   LIMIT (SELECT most FROM given)`;
 
-export const DUE_DELAYED = dueOfHome([HOME.delayed], "score <= given.now");
-export const LAPSED_LEASES = dueOfHome([HOME.active], "score <= given.now");
+const DUE_DELAYED = dueOfHome([HOME.delayed], "score <= given.now");
+const LAPSED_LEASES = dueOfHome([HOME.active], "score <= given.now");
 
 /** Back-off or not: whoever is at the cap waits for nothing. */
-export const AT_RECLAIM_CAP = dueOfHome(
+const AT_RECLAIM_CAP = dueOfHome(
   [HOME.lapsed, HOME.revoked],
   "lost_at <= given.now AND reclaims >= coalesce(max_reclaims, 100) AND holds = 0",
 );
 
-export const DUE_TIMERS = `
+const DUE_TIMERS = `
   SELECT ${EXECUTION_COLUMNS}
   FROM executions
   WHERE timer_at IS NOT NULL AND timer_at <= ?
   ORDER BY timer_at
   LIMIT ?`;
 
-export const NEXT_TIMER = `
+const NEXT_TIMER = `
   SELECT timer_at
   FROM executions
   WHERE timer_at IS NOT NULL

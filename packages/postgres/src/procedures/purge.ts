@@ -126,7 +126,7 @@ export async function forgetKeys(
   return await tx.change(DELETE_LAPSED_KEYS, nowMs, limit);
 }
 
-export const PURGEABLE = `
+const PURGEABLE = `
   SELECT ${EXECUTION_COLUMNS}
   FROM executions
   WHERE route = ? AND home = ? AND score >= ? AND score <= ? AND partition = coalesce(?, partition)

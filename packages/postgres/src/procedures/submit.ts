@@ -281,7 +281,7 @@ interface SubmitRecord {
   readonly creator: string | null;
 }
 
-export function recordOf(
+function recordOf(
   args: CreateExecutionArgs,
   policy: ExecutionPolicy,
   route: Route,
@@ -361,7 +361,7 @@ async function isSameRequest(
 }
 
 /** Records as JSON beside their payloads. An id that exists writes nothing and answers nothing. */
-export const INSERT_EXECUTIONS = `
+const INSERT_EXECUTIONS = `
   WITH clock AS MATERIALIZED (
     SELECT now_ms() AS now
   ), given AS MATERIALIZED (
@@ -415,7 +415,7 @@ export const INSERT_EXECUTIONS = `
 const NEXT_SEQ = `
   SELECT nextval('{schema}.executions_seq_seq') AS seq`;
 
-export const FIND_KEY = `
+const FIND_KEY = `
   SELECT seq
   FROM idempotency
   WHERE namespace = ? AND lane = ? AND idempotency_key = ? AND expires_at > ?`;

@@ -88,7 +88,7 @@ export async function blockUncovered(
   return rows.length;
 }
 
-export const ROWS_OF_HOME = `
+const ROWS_OF_HOME = `
   WITH given AS (
     SELECT ?::BIGINT[] AS routes, ?::SMALLINT AS home, ?::BIGINT AS most
   )
