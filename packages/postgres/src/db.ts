@@ -334,6 +334,9 @@ const INSERT_EVENTS = `
     holder BIGINT, lease UUID, attempt_id UUID, reason TEXT, data TEXT, tags TEXT
   )`;
 
+/** A connection that breaks tells its queries; without a listener it would end the process as well. */
+const ignore = () => {};
+
 type Body<Answer> = (tx: Session) => Answer | Promise<Answer>;
 
 export class Database {
@@ -450,6 +453,7 @@ export class Database {
       let failure: unknown;
       try {
         client = await this.#pool.connect();
+        client.on("error", ignore);
         return await attempt(client, () => {
           mayHaveHappened = true;
         });
@@ -457,6 +461,7 @@ export class Database {
         failure = error;
         broken = isConnectionLost(error);
       } finally {
+        client?.off("error", ignore);
         client?.release(broken);
       }
       if (failure instanceof NotInMemory && ++misses <= MISSES_MAX) {
