@@ -131,7 +131,7 @@ export class Wakeups {
       );
       signal?.addEventListener("abort", waiter.wake);
       this.#waiters.add(waiter);
-      this.#startLooking();
+      this.#startLooking(ticket);
     });
   }
 
@@ -143,11 +143,12 @@ export class Wakeups {
     this.#watcher = undefined;
   }
 
-  #startLooking(): void {
+  #startLooking(ticket: Ticket): void {
     if (!this.#push || this.#logPath === undefined || this.#looks !== undefined)
       return;
-    // What changed while nobody waited does not matter: every waiter compares its own ticket first.
-    this.#seenVersion = this.#dataVersion.get();
+    // What changed while nobody waited does not matter: the ticket has just been compared. But not the version of this very
+    // moment: what was committed since the comparison would never be news.
+    this.#seenVersion = ticket.version;
     this.#looks = setInterval(() => this.#look(), LOOK_INTERVAL_MS);
     this.#watchLog();
   }
