@@ -9,6 +9,12 @@ import type SqliteDriver from "better-sqlite3";
 
 /** Between looks at the file's change counter while somebody waits; a look takes about two microseconds. */
 const LOOK_INTERVAL_MS = 10;
+/**
+ * The file is written before the commit that it belongs to is there to be seen: at full durability a sync lies between. So
+ * for a moment after every sign of life the looks follow closely.
+ */
+const CLOSE_LOOK_INTERVAL_MS = 1;
+const CLOSE_LOOKS = 10;
 
 /** What a waiter waits for: new work on lanes, or any news at all. */
 export type Interest = { readonly lanes: readonly string[] } | "news";
@@ -39,6 +45,8 @@ export class Wakeups {
   #seenVersion: unknown;
   #looks: NodeJS.Timeout | undefined;
   #watcher: FSWatcher | undefined;
+  #closeLooks: NodeJS.Timeout | undefined;
+  #closeLooksLeft = 0;
   #closed = false;
 
   constructor(connection: SqliteDriver.Database, push: boolean) {
@@ -131,7 +139,7 @@ export class Wakeups {
       );
       signal?.addEventListener("abort", waiter.wake);
       this.#waiters.add(waiter);
-      this.#startLooking();
+      this.#startLooking(ticket);
     });
   }
 
@@ -143,11 +151,12 @@ export class Wakeups {
     this.#watcher = undefined;
   }
 
-  #startLooking(): void {
+  #startLooking(ticket: Ticket): void {
     if (!this.#push || this.#logPath === undefined || this.#looks !== undefined)
       return;
-    // What changed while nobody waited does not matter: every waiter compares its own ticket first.
-    this.#seenVersion = this.#dataVersion.get();
+    // What changed while nobody waited does not matter: the ticket has just been compared. But not the version of this very
+    // moment: what was committed since the comparison would never be news.
+    this.#seenVersion = ticket.version;
     this.#looks = setInterval(() => this.#look(), LOOK_INTERVAL_MS);
     this.#watchLog();
   }
@@ -155,15 +164,33 @@ export class Wakeups {
   #stopLooking(): void {
     clearInterval(this.#looks);
     this.#looks = undefined;
+    this.#stopLookingClosely();
   }
 
-  #look(): void {
+  /** Something is being written; soon it may be committed. */
+  #lookClosely(): void {
+    if (this.#looks === undefined || this.#look()) return;
+    this.#closeLooksLeft = CLOSE_LOOKS;
+    this.#closeLooks ??= setInterval(() => {
+      if (this.#look() || --this.#closeLooksLeft <= 0)
+        this.#stopLookingClosely();
+    }, CLOSE_LOOK_INTERVAL_MS);
+  }
+
+  #stopLookingClosely(): void {
+    clearInterval(this.#closeLooks);
+    this.#closeLooks = undefined;
+  }
+
+  /** @returns whether there was news */
+  #look(): boolean {
     const version = this.#dataVersion.get();
-    if (version === this.#seenVersion) return;
+    if (version === this.#seenVersion) return false;
     this.#seenVersion = version;
     // Another process; what it did can only be told by looking.
     this.#foreign++;
     this.#wake(() => true);
+    return true;
   }
 
   /** Whoever is woken by the close may find the connection gone. */
@@ -189,9 +216,9 @@ export class Wakeups {
   #watchLog(): void {
     if (this.#watcher !== undefined || !existsSync(this.#logPath!)) return;
     try {
-      this.#watcher = watch(this.#logPath!, { persistent: false }, () => {
-        if (this.#looks !== undefined) this.#look();
-      });
+      this.#watcher = watch(this.#logPath!, { persistent: false }, () =>
+        this.#lookClosely(),
+      );
       this.#watcher.on("error", () => {
         this.#watcher?.close();
         this.#watcher = undefined;

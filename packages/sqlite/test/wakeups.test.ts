@@ -4,10 +4,12 @@ import { setMaxListeners } from "node:events";
 import type { EngineBackend } from "@flowfabric/core";
 import { expect, test } from "vitest";
 
+import { Wakeups } from "../src/wakeups.js";
 import {
   longestStall,
   newPath,
   open,
+  openRaw,
   pause,
   Peer,
   percentile,
@@ -93,6 +95,24 @@ test("without push a parked claim finds work at its next look", async () => {
 
   tellDelays("without push", delays);
   expect(Math.max(...delays)).toBeLessThan(SLACK * SAFETY_POLL_MS);
+});
+
+test("what another process commits while a wait is being set up ends it", async () => {
+  const path = newPath();
+  await open({ path });
+  const other = openRaw(path);
+  const wakeups = new Wakeups(openRaw(path), true);
+  const ticket = wakeups.ticket({ lanes: ["default"] });
+  const { signal } = new AbortController();
+  // Called behind the comparison of the ticket and before the first look.
+  signal.addEventListener = () => void other.exec("ANALYZE");
+
+  const startedAtMs = performance.now();
+  await wakeups.wait(ticket, 10_000, signal);
+  const tookMs = performance.now() - startedAtMs;
+  wakeups.close();
+
+  expect(tookMs).toBeLessThan(SLACK * PICKUP_MS);
 });
 
 test("what another process cancels is told to whoever watches for the holder", async () => {

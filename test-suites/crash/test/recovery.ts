@@ -87,7 +87,7 @@ export function recoveryTests(harness: CrashHarness): void {
           const answers = await backend.submitMany({
             items: Array.from({ length: 8 }, () => ({
               executionKind: "work",
-              inputPayload: input(20 + Math.random() * 130),
+              inputPayload: input(50 + Math.random() * 200),
             })),
           });
           for (const answer of answers)
