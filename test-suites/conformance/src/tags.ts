@@ -180,6 +180,14 @@ export const tagsConformance = group("tags", (test) => {
     ).toEqual([all[1]!.executionId]);
   });
 
+  test("a count is exact, however many there are", async ({ backend }) => {
+    const match = { all: [{ key: "a", value: "1" }] };
+    for (let count = 1; count <= 12; count++) {
+      await submitted(backend, { tags: { a: "1" } });
+      expect(await backend.countByTags({ match })).toBe(count);
+    }
+  });
+
   test("a query has 1 to 16 conditions", async ({ backend }) => {
     const conditions = (count: number) =>
       Array.from({ length: count }, (_unused, n) => ({
