@@ -168,10 +168,13 @@ export const drivingConformance = group("the engine drives itself", (test) => {
     await driven(backend, executionId, "unblocked");
   });
 
-  test("a waiting claim drives as well", async ({ backend }) => {
-    const { executionId } = await submitted(backend, {
+  test("a waiting claim drives as well, also what is armed while it waits", async ({
+    backend,
+  }) => {
+    const soon = async () => ({
       executionDeadlineAtMs: (await backend.serverTimeMs()) + 300,
     });
+    const before = await submitted(backend, await soon());
     const giveUp = new AbortController();
     const waiting = backend.claimMany({
       ...WORKER,
@@ -181,11 +184,15 @@ export const drivingConformance = group("the engine drives itself", (test) => {
       maxWaitMs: 30_000,
       signal: giveUp.signal,
     });
-    await eventually(
-      async () => (await eventTypes(backend, executionId)).at(-1) === "expired",
-      DRIVEN_WITHIN_MS,
-      "the deadline",
-    );
+    const expired = ({ executionId }: { executionId: string }) =>
+      eventually(
+        async () =>
+          (await eventTypes(backend, executionId)).at(-1) === "expired",
+        DRIVEN_WITHIN_MS,
+        "the deadline",
+      );
+    await expired(before);
+    await expired(await submitted(backend, await soon()));
     giveUp.abort();
     await within(5_000, "the abort", waiting);
   });
