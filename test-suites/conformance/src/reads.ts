@@ -61,12 +61,13 @@ export const readsConformance = group("reads", (test) => {
         await backend.getExecutionTag({ ...ref, key: "a" }),
       ).toBeUndefined();
       expect(await backend.listAttempts(ref)).toEqual([]);
+      // One after the other: a refusal that nobody awaits yet would be an unhandled one.
       for (const read of [
-        backend.readExecutionContext(ref),
-        backend.readCurrentAttemptIndex(ref),
-        backend.readTotalAttemptCount(ref),
+        () => backend.readExecutionContext(ref),
+        () => backend.readCurrentAttemptIndex(ref),
+        () => backend.readTotalAttemptCount(ref),
       ])
-        await expectRefused(read, "execution_not_found");
+        await expectRefused(read(), "execution_not_found");
     }
     const ref = { executionId, namespace: "mine" };
     expect(await backend.getExecutionNamespace(ref)).toBe("mine");
