@@ -80,7 +80,7 @@ export function guarded(backend: EngineBackend): Guarded {
       if (typeof found !== "function") return found;
       const operation = found as (input: unknown) => unknown;
       if (!missing.has(name)) return operation.bind(target);
-      const tell = async (input: unknown) => {
+      const refuse = async (input: unknown) => {
         const refused = await refusalOf(() => operation.call(target, input));
         if (!isEngineError(refused, "unavailable"))
           throw new Error(
@@ -88,6 +88,12 @@ export function guarded(backend: EngineBackend): Guarded {
           );
         told = true;
         throw new NotOffered(String(name));
+      };
+      const tell = (input: unknown) => {
+        const refusal = refuse(input);
+        // A case that started several at once ends with the first; nobody awaits the others any more.
+        refusal.catch(() => {});
+        return refusal;
       };
       return name === "watchWorker"
         ? (input: unknown) => ({
