@@ -2,7 +2,13 @@
 // it, so that a fresh clone needs no other step. Where there is nothing to do it takes a fraction of a second.
 
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { buildMigrations } from "./build-migrations.mjs";
 import {
@@ -16,6 +22,14 @@ import {
 } from "./repository.mjs";
 
 const OLDEST_NODE_MAJOR = 20;
+
+/** From here on better-sqlite3 13 is used: see {@link useNewerDriver}. */
+const NEWER_DRIVER_NODE_MAJOR = 22;
+
+const nodeMajor = Number(process.versions.node.split(".")[0]);
+const newerDriver = nodeMajor >= NEWER_DRIVER_NODE_MAJOR;
+
+const newerDriverDirectory = join(root, "scripts/newer-node");
 
 const stampFile = join(root, "node_modules", ".flowfabric-installed");
 
@@ -32,25 +46,20 @@ export async function prepare() {
 }
 
 function checkNode() {
-  const major = Number(process.versions.node.split(".")[0]);
-  if (major >= OLDEST_NODE_MAJOR) return;
+  if (nodeMajor >= OLDEST_NODE_MAJOR) return;
   fail(
     `FlowFabric needs Node ${OLDEST_NODE_MAJOR} or newer; this is ${process.version} (${process.execPath}).`,
   );
 }
 
 /**
- * What must be equal for the installed dependencies to fit: the lockfile, and the ABI that better-sqlite3 is compiled for.
+ * What must be equal for the installed dependencies to fit: the lockfiles, and the ABI that better-sqlite3 is compiled for.
  */
 function installStamp() {
-  const lockfile = readFileSync(join(root, "package-lock.json"));
-  const hash = createHash("sha256").update(lockfile).digest("hex");
-  return `${hash} ${process.platform}-${process.arch} abi-${process.versions.modules}\n`;
-}
-
-/** Remembers that the dependencies are those of the lockfile. npm calls it after its own install, too. */
-export function stampInstall() {
-  writeFileSync(stampFile, installStamp());
+  const hash = createHash("sha256");
+  hash.update(readFileSync(join(root, "package-lock.json")));
+  hash.update(readFileSync(join(newerDriverDirectory, "package-lock.json")));
+  return `${hash.digest("hex")} ${process.platform}-${process.arch} abi-${process.versions.modules}\n`;
 }
 
 async function install() {
@@ -64,25 +73,70 @@ async function install() {
   }
 
   say(
-    `${missing ? "Installing the dependencies" : "Dependencies or Node changed, installing again"} (npm ci). ` +
-      "Where better-sqlite3 finds no ready-made binary it is compiled, which takes about a minute.",
+    `${missing ? "Installing the dependencies" : "Dependencies or Node changed, installing again"} (npm ci).` +
+      (newerDriver
+        ? ""
+        : " Where better-sqlite3 finds no ready-made binary it is compiled, which takes about a minute."),
   );
   const start = Date.now();
   const heartbeat = setInterval(
     () => say(`  still installing (${seconds(Date.now() - start)})`),
     20_000,
   );
-  const { code } = await run("npm", ["ci", "--no-audit", "--no-fund"], {
-    env: compilerSettings(),
-    // npm is a .cmd file on Windows, which only a shell can start.
-    shell: process.platform === "win32",
-  }).finally(() => clearInterval(heartbeat));
+  // The only script is better-sqlite3's, which compiles what is going to be replaced.
+  const code = await npmCi(root, newerDriver ? ["--ignore-scripts"] : []);
+  clearInterval(heartbeat);
   if (code !== 0) {
     fail(
       `npm ci ended with ${code}. Where it could not compile better-sqlite3: that needs python3, make and a C++ compiler.`,
     );
   }
-  stampInstall();
+  await finishInstall();
+}
+
+/**
+ * What belongs to an installation besides `npm ci`. npm calls it after an install of its own (`postinstall`), so that
+ * `npm ci && npm test` does not install twice.
+ */
+async function finishInstall() {
+  if (newerDriver) await useNewerDriver();
+  writeFileSync(stampFile, installStamp());
+}
+
+/**
+ * Puts better-sqlite3 13 in the place of 12, which the lockfile has for Node 20.
+ *
+ * 12 wraps its objects with a class of Node's headers that, in those of the newer Node lines, removes an environment hook
+ * in its destructor. Collected while no JavaScript runs, a statement then ends the process: "Assertion failed: (env) !=
+ * nullptr", seen on Node 24.21 after seconds of the conformance suite. 13 is built on Node-API, brings its binaries in the
+ * package, and needs Node 22. npm cannot choose a version by the version of Node, hence this.
+ */
+async function useNewerDriver() {
+  const code = await npmCi(newerDriverDirectory, ["--ignore-scripts"]);
+  if (code !== 0) fail(`npm ci in scripts/newer-node ended with ${code}.`);
+  const target = join(root, "node_modules/better-sqlite3");
+  rmSync(target, { recursive: true, force: true });
+  renameSync(join(newerDriverDirectory, "node_modules/better-sqlite3"), target);
+  rmSync(join(newerDriverDirectory, "node_modules"), { recursive: true });
+}
+
+/**
+ * @param {string} directory
+ * @param {readonly string[]} options
+ * @returns {Promise<number>} the exit code
+ */
+async function npmCi(directory, options) {
+  const { code } = await run(
+    "npm",
+    ["ci", "--no-audit", "--no-fund", ...options],
+    {
+      cwd: directory,
+      env: compilerSettings(),
+      // npm is a .cmd file on Windows, which only a shell can start.
+      shell: process.platform === "win32",
+    },
+  );
+  return code;
 }
 
 /**
@@ -127,6 +181,6 @@ function fail(line) {
 }
 
 if (isProgram(import.meta.url)) {
-  if (process.argv[2] === "--stamp") stampInstall();
+  if (process.argv[2] === "--installed") await finishInstall();
   else await bootstrap();
 }

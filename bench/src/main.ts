@@ -26,8 +26,8 @@ Both benchmarks run unless named.
   --help              this text`;
 
 const FULL_SCALE = {
-  engine: { rounds: 5, jobs: 20_000, warmUpJobs: 4_000, pickups: 60 },
-  plainLoop: { jobs: 20_000, pairs: 7 },
+  engine: { rounds: 5, jobs: 10_000, warmUpJobs: 2_000, pickups: 60 },
+  plainLoop: { jobs: 10_000, pairs: 7 },
 };
 const QUICK_SCALE = {
   engine: { rounds: 1, jobs: 1_000, warmUpJobs: 100, pickups: 10 },

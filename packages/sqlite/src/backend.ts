@@ -9,6 +9,7 @@ import {
 } from "@flowfabric/core";
 import SqliteDriver from "better-sqlite3";
 
+import { AUTOCHECKPOINT_PAGES, Checkpointer } from "./checkpointer.js";
 import { Database } from "./db.js";
 import { translateError } from "./errors.js";
 import { checkSchema, migrate } from "./migrate.js";
@@ -63,6 +64,7 @@ function compose(
 ): EngineBackend {
   const routes = new Routes();
   const holders = new Holders();
+  const checkpointer = new Checkpointer(connection);
   const db = new Database(connection, {
     clock: options.clock ?? { offsetMs: 0 },
     busyTimeoutMs: options.busyTimeoutMs,
@@ -70,6 +72,7 @@ function compose(
       routes.forget();
       holders.forget();
     },
+    onCommit: () => checkpointer.afterCommit(),
   });
   const wakeups = new Wakeups(connection, options.push);
   const store: Store = {
@@ -99,6 +102,7 @@ function compose(
     async close() {
       wakeups.close();
       await db.close();
+      await checkpointer.close();
     },
   };
   return checked(implementation, {
@@ -130,7 +134,7 @@ async function openConnection(
       connection.pragma(
         `synchronous = ${options.durability === "full" ? "FULL" : "NORMAL"}`,
       );
-      connection.pragma("wal_autocheckpoint = 10000");
+      connection.pragma(`wal_autocheckpoint = ${AUTOCHECKPOINT_PAGES}`);
       connection.pragma("cache_size = -65536");
       connection.pragma("temp_store = MEMORY");
       migrate(connection);

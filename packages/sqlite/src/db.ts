@@ -125,6 +125,7 @@ export class Database {
   readonly #busyTimeoutMs: number;
   /** What a process remembers of the store and must forget when a transaction is undone. */
   readonly #onRollback: () => void;
+  readonly #onCommit: () => void;
   #queue: Job[] = [];
   #scheduled = false;
   #busyTries = 0;
@@ -136,12 +137,15 @@ export class Database {
       clock: { readonly offsetMs: number };
       busyTimeoutMs: number;
       onRollback: () => void;
+      /** Called behind the commit and its effects, outside of any transaction. Must not throw: the commit stands. */
+      onCommit: () => void;
     },
   ) {
     this.connection = connection;
     this.session = new Session(connection, options.clock);
     this.#busyTimeoutMs = options.busyTimeoutMs;
     this.#onRollback = options.onRollback;
+    this.#onCommit = options.onCommit;
   }
 
   /** One atomic unit. The body is synchronous and may run twice; its answer is given after the commit. */
@@ -263,6 +267,7 @@ export class Database {
     this.session.storePosition();
     this.session.run("COMMIT");
     for (const effect of this.session.finish()) effect();
+    this.#onCommit();
   }
 
   #rollback(): void {

@@ -41,6 +41,7 @@ export class Wakeups {
   /** Rings so far: of everything, and per lane. */
   #news = 0;
   #foreign = 0;
+  #timers = 0;
   readonly #work = new Map<string, number>();
   #seenVersion: unknown;
   #looks: NodeJS.Timeout | undefined;
@@ -110,6 +111,16 @@ export class Wakeups {
       ({ interest, looksAtMs }) =>
         interest === "news" ||
         (looksAtMs > dueAtMs && interest.lanes.some((lane) => rung.has(lane))),
+    );
+  }
+
+  /** Somewhere in the store a timer runs out that much later; parked claims drive it, whatever their lanes. */
+  ringTimer(inMs: number): void {
+    this.#timers++;
+    const dueAtMs = performance.now() + inMs;
+    if (this.#waiters.size === 0) return;
+    this.#wake(
+      ({ interest, looksAtMs }) => interest !== "news" && looksAtMs > dueAtMs,
     );
   }
 
@@ -202,7 +213,7 @@ export class Wakeups {
     if (interest === "news") return this.#news + this.#foreign;
     return interest.lanes.reduce(
       (sum, lane) => sum + (this.#work.get(lane) ?? 0),
-      this.#foreign,
+      this.#foreign + this.#timers,
     );
   }
 

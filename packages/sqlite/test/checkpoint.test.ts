@@ -1,5 +1,9 @@
 /** The write-ahead log does not grow for ever. */
-import { statSync } from "node:fs";
+import { fork } from "node:child_process";
+import { once } from "node:events";
+import { readdirSync, statSync } from "node:fs";
+import { basename, dirname } from "node:path";
+import { fileURLToPath } from "node:url";
 
 import type { EngineBackend } from "@flowfabric/core";
 import { expect, test } from "vitest";
@@ -77,6 +81,26 @@ test("a log that a reader kept from starting over grows no more once the reader 
     `log of ${sizes.map((bytes) => (bytes / MIB).toFixed(0)).join(", then ")} MiB`,
   );
   expect(sizes.at(-1)).toBeLessThanOrEqual(sizes.at(-2)!);
+});
+
+test("a store that is closed leaves its file alone behind", async () => {
+  const path = newPath();
+  const backend = await open({ path });
+  await submitMegabytes(backend, 60);
+
+  await backend.close();
+
+  expect(readdirSync(dirname(path))).toEqual([basename(path)]);
+  expect(openRaw(path).pragma("integrity_check", { simple: true })).toBe("ok");
+});
+
+test("a program ends also where it does not close its store", async () => {
+  const program = fileURLToPath(new URL("unclosed.mjs", import.meta.url));
+  const child = fork(program, [newPath()], { execArgv: [] });
+
+  const [code] = await once(child, "exit");
+
+  expect(code).toBe(0);
 });
 
 test("a checkpoint that cannot be made now disturbs no claim", async () => {

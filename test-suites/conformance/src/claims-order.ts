@@ -115,59 +115,51 @@ export const claimOrderConformance = group("the order of claims", (test) => {
     expect(await scan("{fp:3}", 10)).toEqual([]);
   });
 
-  test(
-    "what one call takes is in order as well",
-    { needs: "claimMany" },
-    async (bench) => {
-      const { backend } = bench;
-      const laneId = lane();
-      const ids = [];
-      for (const priority of [0, 5, 0, 9]) {
-        await bench.passTime(5);
-        ids.push((await submitted(backend, { laneId, priority })).executionId);
-      }
-      await bench.passTime(SETTLED_MS);
+  test("what one call takes is in order as well", async (bench) => {
+    const { backend } = bench;
+    const laneId = lane();
+    const ids = [];
+    for (const priority of [0, 5, 0, 9]) {
+      await bench.passTime(5);
+      ids.push((await submitted(backend, { laneId, priority })).executionId);
+    }
+    await bench.passTime(SETTLED_MS);
+    const { claimed } = await backend.claimMany({
+      ...WORKER,
+      lanes: [laneId],
+      max: 10,
+      leaseTtlMs: LEASE_TTL_MS,
+    });
+    expect(claimed.map((one) => one.executionId)).toEqual([
+      ids[3],
+      ids[1],
+      ids[0],
+      ids[2],
+    ]);
+  });
+
+  test("lanes are served in turn, beginning with the first, and an empty one hides none", async (bench) => {
+    const { backend } = bench;
+    const [empty, first, second] = [lane(), lane(), lane()];
+    const ids: string[] = [];
+    for (const laneId of [first, first, second, second])
+      ids.push((await submitted(backend, { laneId })).executionId);
+    await bench.passTime(SETTLED_MS);
+    const claim = async (lanes: string[], max: number) => {
       const { claimed } = await backend.claimMany({
         ...WORKER,
-        lanes: [laneId],
-        max: 10,
+        lanes,
+        max,
         leaseTtlMs: LEASE_TTL_MS,
       });
-      expect(claimed.map((one) => one.executionId)).toEqual([
-        ids[3],
-        ids[1],
-        ids[0],
-        ids[2],
-      ]);
-    },
-  );
-
-  test(
-    "lanes are served in turn, beginning with the first, and an empty one hides none",
-    { needs: "claimMany" },
-    async (bench) => {
-      const { backend } = bench;
-      const [empty, first, second] = [lane(), lane(), lane()];
-      const ids: string[] = [];
-      for (const laneId of [first, first, second, second])
-        ids.push((await submitted(backend, { laneId })).executionId);
-      await bench.passTime(SETTLED_MS);
-      const claim = async (lanes: string[], max: number) => {
-        const { claimed } = await backend.claimMany({
-          ...WORKER,
-          lanes,
-          max,
-          leaseTtlMs: LEASE_TTL_MS,
-        });
-        return claimed.map((one) => one.laneId as string);
-      };
-      expect(await claim([empty, second, first], 1)).toEqual([second]);
-      expect(await claim([first, second], 1)).toEqual([first]);
-      expect((await claim([empty, first, second], 10)).sort()).toEqual(
-        [first, second].sort(),
-      );
-    },
-  );
+      return claimed.map((one) => one.laneId as string);
+    };
+    expect(await claim([empty, second, first], 1)).toEqual([second]);
+    expect(await claim([first, second], 1)).toEqual([first]);
+    expect((await claim([empty, first, second], 10)).sort()).toEqual(
+      [first, second].sort(),
+    );
+  });
 
   test("retries, replays and resumed work keep their age", async (bench) => {
     const { backend } = bench;
@@ -322,53 +314,51 @@ export const claimOrderConformance = group("the order of claims", (test) => {
     ).toMatchObject({ executionId });
   });
 
-  test(
-    "a thousand jobs for others in front keep nobody from his own",
-    { needs: ["submitMany", "claimMany", "registerWorker"] },
-    async ({ backend }) => {
-      const laneId = lane();
-      await registered(backend, {
-        worker: OTHER_WORKER,
-        lanes: [laneId],
-        capabilities: ["gpu"],
-      });
-      const { executionId } = await submitted(backend, { laneId });
-      const policy = {
-        routingRequirements: { requiredCapabilities: ["gpu"] },
-      };
-      await backend.submitMany({
-        items: Array.from({ length: 1_000 }, () => ({
-          executionKind: "k",
-          laneId,
-          priority: 5,
-          policy,
-        })),
-      });
-      await eventually(
-        async () => {
-          const { claimed } = await backend.claimMany({
-            ...WORKER,
-            lanes: [laneId],
-            max: 1,
-            leaseTtlMs: LEASE_TTL_MS,
-          });
-          return claimed[0]?.executionId === executionId;
-        },
-        // Five seconds are promised.
-        25_000,
-        "the one job for this worker",
-      );
-      // Somebody alive can take the others, so none of them was put aside.
-      const { executions } = await backend.listExecutions({
-        lanes: [laneId],
-        limit: 20,
-      });
-      for (const other of executions.slice(1))
-        expect(
-          await backend.describeExecution({ executionId: other }),
-        ).toMatchObject({ blockingReason: "waiting_for_worker" });
-    },
-  );
+  test("a thousand jobs for others in front keep nobody from his own", async ({
+    backend,
+  }) => {
+    const laneId = lane();
+    await registered(backend, {
+      worker: OTHER_WORKER,
+      lanes: [laneId],
+      capabilities: ["gpu"],
+    });
+    const { executionId } = await submitted(backend, { laneId });
+    const policy = {
+      routingRequirements: { requiredCapabilities: ["gpu"] },
+    };
+    await backend.submitMany({
+      items: Array.from({ length: 1_000 }, () => ({
+        executionKind: "k",
+        laneId,
+        priority: 5,
+        policy,
+      })),
+    });
+    await eventually(
+      async () => {
+        const { claimed } = await backend.claimMany({
+          ...WORKER,
+          lanes: [laneId],
+          max: 1,
+          leaseTtlMs: LEASE_TTL_MS,
+        });
+        return claimed[0]?.executionId === executionId;
+      },
+      // Five seconds are promised.
+      25_000,
+      "the one job for this worker",
+    );
+    // Somebody alive can take the others, so none of them was put aside.
+    const { executions } = await backend.listExecutions({
+      lanes: [laneId],
+      limit: 20,
+    });
+    for (const other of executions.slice(1))
+      expect(
+        await backend.describeExecution({ executionId: other }),
+      ).toMatchObject({ blockingReason: "waiting_for_worker" });
+  });
 
   test("each further take-over waits longer: 0, 1, 2, 4 seconds", async (bench) => {
     const { backend } = bench;

@@ -13,60 +13,54 @@ import { group } from "./harness.js";
 
 /** What schedulers between work and workers see. */
 export const schedulersConformance = group("scheduling by hand", (test) => {
-  test(
-    "a scheduler gets a grant of the kind that the work needs",
-    { needs: "claimForWorker" },
-    async (bench) => {
-      const { backend } = bench;
-      const granted = async (laneId: string) => {
-        const answer = await backend.claimForWorker({
-          ...WORKER,
-          laneId,
-          grantTtlMs: 5_000,
-        });
-        return answer.kind === "granted" ? answer.grant : answer;
-      };
-      const fresh = await submitted(backend);
-      const resume = await parked(backend);
-      const reclaim = await lapsed(bench);
+  test("a scheduler gets a grant of the kind that the work needs", async (bench) => {
+    const { backend } = bench;
+    const granted = async (laneId: string) => {
+      const answer = await backend.claimForWorker({
+        ...WORKER,
+        laneId,
+        grantTtlMs: 5_000,
+      });
+      return answer.kind === "granted" ? answer.grant : answer;
+    };
+    const fresh = await submitted(backend);
+    const resume = await parked(backend);
+    const reclaim = await lapsed(bench);
 
-      expect(await granted(fresh.laneId)).toMatchObject({
-        kind: "claim",
-        ...fresh,
-      });
-      expect(await granted(resume.laneId)).toMatchObject({
-        kind: "resume",
-        executionId: resume.executionId,
-      });
-      expect(await granted(reclaim.laneId)).toMatchObject({
-        kind: "reclaim",
-        executionId: reclaim.executionId,
-      });
-      expect(await eventTypes(backend, reclaim.executionId)).toEqual([
-        "created",
-        "claimed",
-        "lease_expired",
-        "granted",
-      ]);
-      // Granted work is nobody else's for now.
-      expect(await granted(fresh.laneId)).toMatchObject({ kind: "noWork" });
-    },
-  );
+    expect(await granted(fresh.laneId)).toMatchObject({
+      kind: "claim",
+      ...fresh,
+    });
+    expect(await granted(resume.laneId)).toMatchObject({
+      kind: "resume",
+      executionId: resume.executionId,
+    });
+    expect(await granted(reclaim.laneId)).toMatchObject({
+      kind: "reclaim",
+      executionId: reclaim.executionId,
+    });
+    expect(await eventTypes(backend, reclaim.executionId)).toEqual([
+      "created",
+      "claimed",
+      "lease_expired",
+      "granted",
+    ]);
+    // Granted work is nobody else's for now.
+    expect(await granted(fresh.laneId)).toMatchObject({ kind: "noWork" });
+  });
 
-  test(
-    "a scheduler hears whether a lane is empty or only closed to its worker",
-    { needs: "claimForWorker" },
-    async ({ backend }) => {
-      const ask = (laneId: string) =>
-        backend.claimForWorker({ ...WORKER, laneId, grantTtlMs: 5_000 });
-      expect(await ask(lane())).toEqual({ kind: "noWork", reason: "empty" });
+  test("a scheduler hears whether a lane is empty or only closed to its worker", async ({
+    backend,
+  }) => {
+    const ask = (laneId: string) =>
+      backend.claimForWorker({ ...WORKER, laneId, grantTtlMs: 5_000 });
+    expect(await ask(lane())).toEqual({ kind: "noWork", reason: "empty" });
 
-      const { laneId } = await submitted(backend, {
-        policy: { routingRequirements: { requiredCapabilities: ["gpu"] } },
-      });
-      expect(await ask(laneId)).toEqual({ kind: "noWork", reason: "blocked" });
-    },
-  );
+    const { laneId } = await submitted(backend, {
+      policy: { routingRequirements: { requiredCapabilities: ["gpu"] } },
+    });
+    expect(await ask(laneId)).toEqual({ kind: "noWork", reason: "blocked" });
+  });
 
   test("a scan lists what could be claimed now, in order, and writes nothing", async (bench) => {
     const { backend } = bench;

@@ -222,22 +222,18 @@ const taking = group("claiming work", (test) => {
     ]);
   });
 
-  test(
-    "a revoked lease is offered again at once",
-    { needs: "revokeLease" },
-    async (bench) => {
-      const { backend } = bench;
-      const { laneId, executionId } = await revoked(bench);
-      expect(await taken(backend, laneId)).toMatchObject({
-        kind: "reclaimed",
-        attemptIndex: 1,
-      });
-      expect(await backend.listAttempts({ executionId })).toMatchObject([
-        { attemptState: "interrupted_reclaimed" },
-        { reclaimReason: "lease_revoked" },
-      ]);
-    },
-  );
+  test("a revoked lease is offered again at once", async (bench) => {
+    const { backend } = bench;
+    const { laneId, executionId } = await revoked(bench);
+    expect(await taken(backend, laneId)).toMatchObject({
+      kind: "reclaimed",
+      attemptIndex: 1,
+    });
+    expect(await backend.listAttempts({ executionId })).toMatchObject([
+      { attemptState: "interrupted_reclaimed" },
+      { reclaimReason: "lease_revoked" },
+    ]);
+  });
 
   test("a retry keeps its number and gets a new attempt", async (bench) => {
     const { backend } = bench;

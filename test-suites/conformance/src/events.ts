@@ -16,8 +16,6 @@ import { feedsConformance } from "./events-feeds.js";
 import { group, type Group } from "./harness.js";
 
 const history = group("the history of an execution", (test) => {
-  const needs = "executionEvents";
-
   /** A life with most kinds of events in it. */
   const eventful = async (
     backend: EngineBackend,
@@ -59,102 +57,99 @@ const history = group("the history of an execution", (test) => {
     return executionId;
   };
 
-  test(
-    "every transition is one event, numbered from 1 without gaps",
-    { needs },
-    async ({ backend, passTime }) => {
-      const executionId = await eventful(backend, passTime);
-      const { events } = await backend.readEvents({ executionId });
-      expect(events.map((event) => event.type)).toEqual([
-        "created",
-        "held",
-        "released_hold",
-        "promoted",
-        "priority_changed",
-        "blocked",
-        "unblocked",
-        "claimed",
-        "delayed",
-        "resumed",
-        "retry_scheduled",
-        "promoted",
-        "claimed",
-        "lease_expired",
-        "reclaimed",
-        "lease_revoked",
-        "reclaimed",
-        "completed",
-        "replayed",
-        "cancelled",
-      ]);
-      expect(events.map((event) => event.seq)).toEqual(
-        events.map((_event, index) => index + 1),
+  test("every transition is one event, numbered from 1 without gaps", async ({
+    backend,
+    passTime,
+  }) => {
+    const executionId = await eventful(backend, passTime);
+    const { events } = await backend.readEvents({ executionId });
+    expect(events.map((event) => event.type)).toEqual([
+      "created",
+      "held",
+      "released_hold",
+      "promoted",
+      "priority_changed",
+      "blocked",
+      "unblocked",
+      "claimed",
+      "delayed",
+      "resumed",
+      "retry_scheduled",
+      "promoted",
+      "claimed",
+      "lease_expired",
+      "reclaimed",
+      "lease_revoked",
+      "reclaimed",
+      "completed",
+      "replayed",
+      "cancelled",
+    ]);
+    expect(events.map((event) => event.seq)).toEqual(
+      events.map((_event, index) => index + 1),
+    );
+    const times = events.map((event) => event.atMs);
+    expect(times).toEqual([...times].sort((a, b) => a - b));
+  });
+
+  test("played back, the events lead from state to state to the present one", async ({
+    backend,
+    passTime,
+  }) => {
+    const executionId = await eventful(backend, passTime);
+    const { events } = await backend.readEvents({ executionId });
+    let state: ExecutionEvent["toState"];
+    for (const event of events) {
+      if (event.fromState !== undefined)
+        expect(event.fromState, `before ${event.type}`).toEqual(state);
+      state = event.toState ?? state;
+    }
+    const snapshot = await backend.describeExecution({ executionId });
+    expect(state).toEqual(snapshot?.stateVector);
+  });
+
+  test("an event tells who caused it, in which attempt, under which epoch", async ({
+    backend,
+    passTime,
+  }) => {
+    const executionId = await eventful(backend, passTime);
+    const { events } = await backend.readEvents({ executionId });
+    const actorOf = (type: string) =>
+      new Set(
+        events
+          .filter((event) => event.type === type)
+          .map((event) => event.actor),
       );
-      const times = events.map((event) => event.atMs);
-      expect(times).toEqual([...times].sort((a, b) => a - b));
-    },
-  );
+    for (const [type, actor] of [
+      ["created", "client"],
+      ["claimed", "worker"],
+      ["resumed", "worker"],
+      ["reclaimed", "worker"],
+      ["delayed", "worker"],
+      ["completed", "worker"],
+      ["held", "operator"],
+      ["cancelled", "operator"],
+      ["lease_revoked", "operator"],
+      ["promoted", "engine"],
+      ["lease_expired", "engine"],
+    ] as const)
+      expect(actorOf(type), type).toEqual(new Set([actor]));
 
-  test(
-    "played back, the events lead from state to state to the present one",
-    { needs },
-    async ({ backend, passTime }) => {
-      const executionId = await eventful(backend, passTime);
-      const { events } = await backend.readEvents({ executionId });
-      let state: ExecutionEvent["toState"];
-      for (const event of events) {
-        if (event.fromState !== undefined)
-          expect(event.fromState, `before ${event.type}`).toEqual(state);
-        state = event.toState ?? state;
-      }
-      const snapshot = await backend.describeExecution({ executionId });
-      expect(state).toEqual(snapshot?.stateVector);
-    },
-  );
+    const leases = events
+      .filter((event) =>
+        ["claimed", "resumed", "reclaimed"].includes(event.type),
+      )
+      .map((event) => [event.leaseEpoch, event.attemptIndex]);
+    expect(leases).toEqual([
+      [1, 0],
+      [2, 0],
+      [3, 1],
+      [4, 2],
+      [5, 3],
+    ]);
+  });
 
-  test(
-    "an event tells who caused it, in which attempt, under which epoch",
-    { needs },
-    async ({ backend, passTime }) => {
-      const executionId = await eventful(backend, passTime);
-      const { events } = await backend.readEvents({ executionId });
-      const actorOf = (type: string) =>
-        new Set(
-          events
-            .filter((event) => event.type === type)
-            .map((event) => event.actor),
-        );
-      for (const [type, actor] of [
-        ["created", "client"],
-        ["claimed", "worker"],
-        ["resumed", "worker"],
-        ["reclaimed", "worker"],
-        ["delayed", "worker"],
-        ["completed", "worker"],
-        ["held", "operator"],
-        ["cancelled", "operator"],
-        ["lease_revoked", "operator"],
-        ["promoted", "engine"],
-        ["lease_expired", "engine"],
-      ] as const)
-        expect(actorOf(type), type).toEqual(new Set([actor]));
-
-      const leases = events
-        .filter((event) =>
-          ["claimed", "resumed", "reclaimed"].includes(event.type),
-        )
-        .map((event) => [event.leaseEpoch, event.attemptIndex]);
-      expect(leases).toEqual([
-        [1, 0],
-        [2, 0],
-        [3, 1],
-        [4, 2],
-        [5, 3],
-      ]);
-    },
-  );
-
-  test("the history is read in pages", { needs }, async (bench) => {
+  test("the history is read in pages", async (bench) => {
     const { backend } = bench;
     const executionId = await eventful(backend, bench.passTime);
     const { events } = await backend.readEvents({ executionId });
@@ -177,117 +172,108 @@ const history = group("the history of an execution", (test) => {
       );
   });
 
-  test(
-    "an unknown execution has no history",
-    { needs },
-    async ({ backend }) => {
-      expect(await backend.readEvents({ executionId: UNKNOWN_ID })).toEqual({
-        events: [],
-      });
-      const { executionId } = await submitted(backend, { namespace: "mine" });
-      expect(
-        await backend.readEvents({ executionId, namespace: "yours" }),
-      ).toEqual({ events: [] });
-    },
-  );
+  test("an unknown execution has no history", async ({ backend }) => {
+    expect(await backend.readEvents({ executionId: UNKNOWN_ID })).toEqual({
+      events: [],
+    });
+    const { executionId } = await submitted(backend, { namespace: "mine" });
+    expect(
+      await backend.readEvents({ executionId, namespace: "yours" }),
+    ).toEqual({ events: [] });
+  });
 
-  test(
-    "a tail answers what is there, waits for what is not, and can be given up",
-    { needs },
-    async (bench) => {
-      const { backend } = bench;
-      const other = await bench.reopen();
-      const { executionId } = await submitted(backend);
-      const seen = await backend.tailEvents({ executionId, blockMs: 30_000 });
-      expect(seen.events).toHaveLength(1);
+  test("a tail answers what is there, waits for what is not, and can be given up", async (bench) => {
+    const { backend } = bench;
+    const other = await bench.reopen();
+    const { executionId } = await submitted(backend);
+    const seen = await backend.tailEvents({ executionId, blockMs: 30_000 });
+    expect(seen.events).toHaveLength(1);
 
-      for (const [index, writer] of [backend, other].entries()) {
-        const { events } = await backend.readEvents({ executionId });
-        const waiting = backend.tailEvents({
-          executionId,
-          after: events.length,
-          blockMs: 30_000,
-        });
-        await sleep(20);
-        await writer.setExecutionTag({ executionId, key: "a", value: "b" });
-        await writer.changePriority({ executionId, newPriority: index + 1 });
-        const tail = await within(10_000, "the tail", waiting);
-        expect(tail.events.map((event) => event.type)).toEqual([
-          "priority_changed",
-        ]);
-      }
-
-      const giveUp = new AbortController();
+    for (const [index, writer] of [backend, other].entries()) {
+      const { events } = await backend.readEvents({ executionId });
       const waiting = backend.tailEvents({
         executionId,
-        after: 3,
+        after: events.length,
         blockMs: 30_000,
-        signal: giveUp.signal,
       });
       await sleep(20);
-      giveUp.abort();
-      expect(await within(5_000, "the abort", waiting)).toEqual({ events: [] });
-      expect(
-        await backend.tailEvents({ executionId, after: 3, blockMs: 50 }),
-      ).toEqual({ events: [] });
-      await expectRefused(
-        backend.tailEvents({ executionId, blockMs: 30_001 }),
-        "invalid_input",
+      await writer.setExecutionTag({ executionId, key: "a", value: "b" });
+      await writer.changePriority({ executionId, newPriority: index + 1 });
+      const tail = await within(10_000, "the tail", waiting);
+      expect(tail.events.map((event) => event.type)).toEqual([
+        "priority_changed",
+      ]);
+    }
+
+    const giveUp = new AbortController();
+    const waiting = backend.tailEvents({
+      executionId,
+      after: 3,
+      blockMs: 30_000,
+      signal: giveUp.signal,
+    });
+    await sleep(20);
+    giveUp.abort();
+    expect(await within(5_000, "the abort", waiting)).toEqual({ events: [] });
+    expect(
+      await backend.tailEvents({ executionId, after: 3, blockMs: 50 }),
+    ).toEqual({ events: [] });
+    await expectRefused(
+      backend.tailEvents({ executionId, blockMs: 30_001 }),
+      "invalid_input",
+    );
+  });
+
+  test("of a long history the newest thousand stay, and creation and ends, with a mark for the rest", async ({
+    backend,
+    passTime,
+  }) => {
+    const { executionId, laneId } = await completed(backend);
+    await backend.replayExecution({ executionId });
+    for (let n = 0; n < 600; n++) {
+      await backend.holdExecution({ executionId });
+      await backend.unholdExecution({ executionId });
+    }
+    await taken(backend, laneId);
+    // Past any age at which a trimmer might begin.
+    await passTime(HOUR_MS);
+    while ((await backend.sweep({ name: "event_trimmer" })).more);
+
+    const events: ExecutionEvent[] = [];
+    for (;;) {
+      const page = await backend.readEvents({
+        executionId,
+        after: events.at(-1)?.seq ?? 0,
+      });
+      const fresh = page.events.filter(
+        (event) => event.seq > (events.at(-1)?.seq ?? 0),
       );
-    },
-  );
+      if (fresh.length === 0) break;
+      events.push(...fresh);
+    }
+    const total = 1_205;
+    expect(events.at(-1)).toMatchObject({ seq: total, type: "claimed" });
+    expect(events[0]).toMatchObject({ seq: 1, type: "created" });
+    expect(events).toContainEqual(
+      expect.objectContaining({ seq: 3, type: "completed" }),
+    );
+    const newest = events.filter((event) => event.seq > total - 1_000);
+    expect(newest).toHaveLength(1_000);
+    expect(events.length).toBeLessThan(1_010);
 
-  test(
-    "of a long history the newest thousand stay, and creation and ends, with a mark for the rest",
-    { needs },
-    async ({ backend, passTime }) => {
-      const { executionId, laneId } = await completed(backend);
-      await backend.replayExecution({ executionId });
-      for (let n = 0; n < 600; n++) {
-        await backend.holdExecution({ executionId });
-        await backend.unholdExecution({ executionId });
+    // Events and marks together leave no number out.
+    let next = 1;
+    for (const event of events) {
+      if (event.type === "trimmed") {
+        expect(event.data).toMatchObject({ fromSeq: next });
+        next = Number(event.data?.["toSeq"]) + 1;
+      } else {
+        expect(event.seq).toBe(next);
+        next += 1;
       }
-      await taken(backend, laneId);
-      // Past any age at which a trimmer might begin.
-      await passTime(HOUR_MS);
-      while ((await backend.sweep({ name: "event_trimmer" })).more);
-
-      const events: ExecutionEvent[] = [];
-      for (;;) {
-        const page = await backend.readEvents({
-          executionId,
-          after: events.at(-1)?.seq ?? 0,
-        });
-        const fresh = page.events.filter(
-          (event) => event.seq > (events.at(-1)?.seq ?? 0),
-        );
-        if (fresh.length === 0) break;
-        events.push(...fresh);
-      }
-      const total = 1_205;
-      expect(events.at(-1)).toMatchObject({ seq: total, type: "claimed" });
-      expect(events[0]).toMatchObject({ seq: 1, type: "created" });
-      expect(events).toContainEqual(
-        expect.objectContaining({ seq: 3, type: "completed" }),
-      );
-      const newest = events.filter((event) => event.seq > total - 1_000);
-      expect(newest).toHaveLength(1_000);
-      expect(events.length).toBeLessThan(1_010);
-
-      // Events and marks together leave no number out.
-      let next = 1;
-      for (const event of events) {
-        if (event.type === "trimmed") {
-          expect(event.data).toMatchObject({ fromSeq: next });
-          next = Number(event.data?.["toSeq"]) + 1;
-        } else {
-          expect(event.seq).toBe(next);
-          next += 1;
-        }
-      }
-      expect(next).toBe(total + 1);
-    },
-  );
+    }
+    expect(next).toBe(total + 1);
+  });
 });
 
 /** History of one execution, and feeds over all of them. */

@@ -8,67 +8,60 @@ import { group } from "./harness.js";
 export const transactionsConformance = group(
   "submitting in the caller's transaction",
   (test) => {
-    test("a store that joins no transaction says so, one that does refuses what is none", async ({
+    test("what is no transaction is refused, and nothing is written", async ({
       backend,
     }) => {
-      const { callerTransaction } = backend.capabilities().supports;
-      await expectRefused(
-        (async () =>
-          await backend.createExecutionInTransaction({
-            executionKind: "k",
-            transaction: {},
-          }))(),
-        callerTransaction ? "invalid_input" : "unavailable",
-      );
+      for (const transaction of [undefined, {}, "BEGIN"])
+        await expectRefused(
+          (async () =>
+            await backend.createExecutionInTransaction({
+              executionKind: "k",
+              transaction,
+            }))(),
+          "invalid_input",
+        );
+      expect(await backend.listExecutions({})).toEqual({ executions: [] });
     });
 
-    test(
-      "a submission in the caller's transaction appears when that commits",
-      { needs: "callerTransaction" },
-      async ({ backend, harness }) => {
-        const laneId = lane();
-        const caller = await harness.beginTransaction!(backend);
-        const answer = await backend.createExecutionInTransaction({
-          executionKind: "k",
-          laneId,
-          transaction: caller.transaction,
-        });
-        expect(answer).toMatchObject({
-          kind: "created",
-          publicState: "waiting",
-        });
-        const { executionId } = answer;
-        expect(
-          await backend.describeExecution({ executionId }),
-        ).toBeUndefined();
+    test("a submission in the caller's transaction appears when that commits", async ({
+      backend,
+      beginTransaction,
+    }) => {
+      const laneId = lane();
+      const caller = await beginTransaction();
+      const answer = await backend.createExecutionInTransaction({
+        executionKind: "k",
+        laneId,
+        transaction: caller.transaction,
+      });
+      expect(answer).toMatchObject({
+        kind: "created",
+        publicState: "waiting",
+      });
+      const { executionId } = answer;
+      expect(await backend.describeExecution({ executionId })).toBeUndefined();
 
-        await caller.commit();
+      await caller.commit();
 
-        expect(await taken(backend, laneId)).toMatchObject({ executionId });
-      },
-    );
+      expect(await taken(backend, laneId)).toMatchObject({ executionId });
+    });
 
-    test(
-      "a submission in the caller's transaction never existed when that rolls back",
-      { needs: "callerTransaction" },
-      async ({ backend, harness }) => {
-        const laneId = lane();
-        const input = { executionKind: "k", laneId, idempotencyKey: "key" };
-        const caller = await harness.beginTransaction!(backend);
-        const { executionId } = await backend.createExecutionInTransaction({
-          ...input,
-          transaction: caller.transaction,
-        });
-        await caller.rollback();
+    test("a submission in the caller's transaction never existed when that rolls back", async ({
+      backend,
+      beginTransaction,
+    }) => {
+      const laneId = lane();
+      const input = { executionKind: "k", laneId, idempotencyKey: "key" };
+      const caller = await beginTransaction();
+      const { executionId } = await backend.createExecutionInTransaction({
+        ...input,
+        transaction: caller.transaction,
+      });
+      await caller.rollback();
 
-        expect(
-          await backend.describeExecution({ executionId }),
-        ).toBeUndefined();
-        await expect(taken(backend, laneId)).rejects.toThrow(
-          "nothing to claim",
-        );
-        expect((await backend.createExecution(input)).kind).toBe("created");
-      },
-    );
+      expect(await backend.describeExecution({ executionId })).toBeUndefined();
+      await expect(taken(backend, laneId)).rejects.toThrow("nothing to claim");
+      expect((await backend.createExecution(input)).kind).toBe("created");
+    });
   },
 );

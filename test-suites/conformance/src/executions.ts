@@ -1,4 +1,8 @@
-import { parseExecutionId, type CreateExecutionInput } from "@flowfabric/core";
+import {
+  executionIdForLane,
+  parseExecutionId,
+  type CreateExecutionInput,
+} from "@flowfabric/core";
 import fc from "fast-check";
 import { expect } from "vitest";
 
@@ -118,6 +122,12 @@ const submission = group("submitting executions", (test) => {
     const partitions = minted.map((id) => parseExecutionId(id)?.partition);
     expect(new Set(partitions).size).toBe(1);
     expect(new Set(minted).size).toBe(3);
+
+    // Whoever mints an id by the store's own partitioning gets the same place.
+    const { partition } = parseExecutionId(
+      executionIdForLane("same", { partitions: backend.partitions }),
+    )!;
+    expect(partitions[0]).toBe(partition);
 
     const given = `{fp:3}:${uuid()}`;
     expect(await submitted(backend, { executionId: given })).toMatchObject({

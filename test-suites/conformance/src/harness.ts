@@ -3,10 +3,10 @@
  * harness; where its cases go is up to a registrar, so that the suite can also be run by a program (that is how it
  * tests itself).
  */
-import type { EngineBackend, SupportFlag } from "@flowfabric/core";
+import type { EngineBackend } from "@flowfabric/core";
 import { describe, test } from "vitest";
 
-import { expectUnavailable } from "./support.js";
+import { guarded, NotOffered } from "./support.js";
 
 export interface OpenOptions {
   /** As the backend's own option of this name; default 1 MiB. */
@@ -53,18 +53,17 @@ const vitestRegistrar: Registrar = {
 
 /** One test's own store. Everything opened here is closed when the test ends. */
 export interface Bench {
-  readonly harness: BackendHarness;
   readonly backend: EngineBackend;
   passTime(ms: number): Promise<void>;
   /** Another connection to the same store; the same one where the store has no second. */
   reopen(): Promise<EngineBackend>;
+  /** As the harness offers it, on this store. */
+  beginTransaction(): Promise<CallerTransaction>;
   /** Another store, for cases that need several; whoever asks closes it. */
   fresh(): Promise<Bench & { close(): Promise<void> }>;
 }
 
 interface CaseOptions {
-  /** Without this flag the operation must answer `unavailable`, and nothing else is tested. */
-  readonly needs?: SupportFlag | readonly SupportFlag[];
   readonly open?: OpenOptions;
   readonly timeoutMs?: number;
 }
@@ -103,34 +102,58 @@ async function runCase(
 ): Promise<void> {
   const bench = await openBench(harness, options.open);
   try {
-    for (const flag of [options.needs ?? []].flat()) {
-      if (bench.backend.capabilities().supports[flag]) continue;
-      await expectUnavailable(bench.backend, flag);
-      return;
-    }
     await body(bench);
+  } catch (error) {
+    // With the answer that an operation is not offered, all behind it is void.
+    if (!(error instanceof NotOffered) && !bench.wasTold()) throw error;
   } finally {
     await bench.close();
   }
 }
 
+interface OpenedBench extends Bench {
+  wasTold(): boolean;
+  close(): Promise<void>;
+}
+
 async function openBench(
   harness: BackendHarness,
   options?: OpenOptions,
-): Promise<Bench & { close(): Promise<void> }> {
-  const backend = await harness.open(options);
-  const opened: EngineBackend[] = [backend];
+): Promise<OpenedBench> {
+  const own = await harness.open(options);
+  const opened = [own];
+  const guards = [guarded(own)];
+  const benches: OpenedBench[] = [];
   return {
-    harness,
-    backend,
-    passTime: (ms) => harness.passTime(backend, ms),
+    backend: guards[0]!.backend,
+    passTime: (ms) => harness.passTime(own, ms),
     async reopen() {
-      if (harness.reopen === undefined) return backend;
-      const second = await harness.reopen(backend);
+      if (harness.reopen === undefined) return guards[0]!.backend;
+      const second = await harness.reopen(own);
       opened.push(second);
-      return second;
+      const guard = guarded(second);
+      guards.push(guard);
+      return guard.backend;
     },
-    fresh: () => openBench(harness, options),
+    async beginTransaction() {
+      if (harness.beginTransaction !== undefined)
+        return harness.beginTransaction(own);
+      if (own.capabilities().supports.callerTransaction)
+        throw new Error(
+          "the harness must offer beginTransaction, for the backend joins transactions",
+        );
+      // The submission that follows is refused anyway.
+      const nothing = async () => undefined;
+      return { transaction: {}, commit: nothing, rollback: nothing };
+    },
+    async fresh() {
+      const bench = await openBench(harness, options);
+      benches.push(bench);
+      return bench;
+    },
+    wasTold: () =>
+      guards.some((guard) => guard.wasTold()) ||
+      benches.some((bench) => bench.wasTold()),
     async close() {
       // The first connection owns the store, so it goes last.
       for (const one of opened.reverse()) await one.close();

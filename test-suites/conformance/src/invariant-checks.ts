@@ -13,8 +13,7 @@ import {
 import { expect } from "vitest";
 
 import { textOf } from "./builders.js";
-import { OVERRIDE_RESULT } from "./commands.js";
-import { expectedPayload } from "./model.js";
+import { expectedPayload, OVERRIDE_RESULT } from "./model.js";
 import { attemptStateAt, homeOf } from "./states.js";
 
 export interface Looked {

@@ -304,35 +304,33 @@ const driving = group("maintenance", (test) => {
     }
   });
 
-  test(
-    "blocked work is looked after: a route that a live worker covers opens",
-    { needs: "registerWorker" },
-    async ({ backend }) => {
-      const { executionId, laneId } = await submitted(backend, {
-        policy: { routingRequirements: { requiredCapabilities: ["a", "b"] } },
-      });
-      await backend.blockRoute({ executionId });
-      // Two that have all between them are not one that has all.
-      for (const token of ["a", "b"])
-        await registered(backend, {
-          worker: { workerId: "w", workerInstanceId: token },
-          lanes: [laneId],
-          capabilities: [token],
-        });
-      await sweepAll(backend, "unblock");
-      expect(await backend.describeExecution({ executionId })).toMatchObject({
-        blockingReason: "waiting_for_capable_worker",
-      });
+  test("blocked work is looked after: a route that a live worker covers opens", async ({
+    backend,
+  }) => {
+    const { executionId, laneId } = await submitted(backend, {
+      policy: { routingRequirements: { requiredCapabilities: ["a", "b"] } },
+    });
+    await backend.blockRoute({ executionId });
+    // Two that have all between them are not one that has all.
+    for (const token of ["a", "b"])
       await registered(backend, {
+        worker: { workerId: "w", workerInstanceId: token },
         lanes: [laneId],
-        capabilities: ["a", "b"],
+        capabilities: [token],
       });
-      await sweepAll(backend, "unblock");
-      expect(await backend.describeExecution({ executionId })).toMatchObject({
-        blockingReason: "waiting_for_worker",
-      });
-    },
-  );
+    await sweepAll(backend, "unblock");
+    expect(await backend.describeExecution({ executionId })).toMatchObject({
+      blockingReason: "waiting_for_capable_worker",
+    });
+    await registered(backend, {
+      lanes: [laneId],
+      capabilities: ["a", "b"],
+    });
+    await sweepAll(backend, "unblock");
+    expect(await backend.describeExecution({ executionId })).toMatchObject({
+      blockingReason: "waiting_for_worker",
+    });
+  });
 
   test("indexes agree with records, whatever has happened", async (bench) => {
     const { backend } = bench;

@@ -9,6 +9,9 @@ import type {
   SubmitManyResult,
 } from "@flowfabric/core";
 
+/** What an operator's completion brings, whichever attempt it ends. */
+export const OVERRIDE_RESULT = new TextEncoder().encode("by an operator");
+
 /** What every completion of this attempt brings: the result can be told from the attempt that ended well. */
 export function expectedPayload(
   executionId: string,

@@ -1,79 +1,131 @@
-/** What an operation that a backend does not offer must answer: `unavailable`, whatever the arguments. */
-import type { EngineBackend, SupportFlag } from "@flowfabric/core";
+/**
+ * Operations that a store may not offer. With a flag off, each of them must answer `unavailable`; a case that comes to one
+ * has then seen all there is to see.
+ */
+import {
+  type EngineBackend,
+  type EngineOperations,
+  type SupportFlag,
+  isEngineError,
+} from "@flowfabric/core";
 
-import { expectRefused } from "./assertions.js";
-import { UNKNOWN_ID, WORKER } from "./builders.js";
+type OperationName = keyof EngineOperations;
 
-const LEASE_TTL_MS = 30_000;
-const ref = { executionId: UNKNOWN_ID };
-
-/** The smallest valid call per flag; none where the flag names no operation. */
-const CALLS: {
-  readonly [F in SupportFlag]?: (backend: EngineBackend) => unknown;
+const OPERATIONS_OF: {
+  readonly [F in SupportFlag]: readonly OperationName[];
 } = {
-  submitMany: (b) => b.submitMany({ items: [{ executionKind: "k" }] }),
-  cancelExecution: (b) => b.cancelExecution({ ...ref, reason: "r" }),
-  changePriority: (b) => b.changePriority({ ...ref, newPriority: 1 }),
-  replayExecution: (b) => b.replayExecution(ref),
-  holdExecution: (b) => b.holdExecution(ref),
-  readExecutionState: (b) => b.readExecutionState(ref),
-  readExecutionInfo: (b) => b.readExecutionInfo(ref),
-  getExecutionResult: (b) => b.getExecutionResult(ref),
-  tagSearch: (b) =>
-    b.countByTags({ match: { all: [{ key: "a", value: "" }] } }),
-  claimMany: (b) =>
-    b.claimMany({
-      ...WORKER,
-      lanes: ["default"],
-      max: 1,
-      leaseTtlMs: LEASE_TTL_MS,
-    }),
-  claimForWorker: (b) =>
-    b.claimForWorker({ ...WORKER, laneId: "default", grantTtlMs: 1_000 }),
-  blockExecutionForAdmission: (b) =>
-    b.blockExecutionForAdmission({ ...ref, reason: "waiting_for_budget" }),
-  explainCapabilityMismatch: (b) => b.explainCapabilityMismatch(ref),
-  revokeLease: (b) => b.revokeLease(ref),
-  issueReclaimGrant: (b) =>
-    b.issueReclaimGrant({ ...ref, ...WORKER, grantTtlMs: 1_000 }),
-  listExpiredLeases: (b) => b.listExpiredLeases({}),
-  registerWorker: (b) =>
-    b.registerWorker({
-      ...WORKER,
-      lanes: ["default"],
-      livenessTtlMs: 1_000,
-      namespace: "default",
-    }),
-  heartbeatWorker: (b) =>
-    b.heartbeatWorker({
-      workerInstanceId: WORKER.workerInstanceId,
-      namespace: "default",
-    }),
-  markWorkerDead: (b) =>
-    b.markWorkerDead({
-      workerInstanceId: WORKER.workerInstanceId,
-      namespace: "default",
-      reason: "r",
-    }),
-  listWorkers: (b) => b.listWorkers({}),
-  watchWorker: (b) =>
-    b
-      .watchWorker({ workerInstanceId: WORKER.workerInstanceId })
-      [Symbol.asyncIterator]()
-      .next(),
-  executionEvents: (b) => b.readEvents(ref),
-  subscribeCompletion: (b) => b.subscribeCompletion({}),
-  subscribeLeaseHistory: (b) => b.subscribeLeaseHistory({}),
-  callerTransaction: (b) =>
-    b.createExecutionInTransaction({ executionKind: "k", transaction: {} }),
+  submitMany: ["submitMany"],
+  cancelExecution: ["cancelExecution"],
+  changePriority: ["changePriority"],
+  replayExecution: ["replayExecution"],
+  holdExecution: ["holdExecution", "unholdExecution"],
+  readExecutionState: ["readExecutionState"],
+  readExecutionInfo: ["readExecutionInfo"],
+  getExecutionResult: ["getExecutionResult"],
+  tagSearch: ["searchByTags", "countByTags"],
+  claimMany: ["claimMany"],
+  claimForWorker: ["claimForWorker"],
+  blockExecutionForAdmission: [
+    "blockExecutionForAdmission",
+    "blockRoute",
+    "unblockExecution",
+  ],
+  explainCapabilityMismatch: ["explainCapabilityMismatch"],
+  revokeLease: ["revokeLease"],
+  issueReclaimGrant: ["issueReclaimGrant", "reclaimExecution"],
+  listExpiredLeases: ["listExpiredLeases"],
+  completeMany: ["completeMany"],
+  completeAndClaim: ["completeAndClaim"],
+  registerWorker: ["registerWorker", "deregisterWorker"],
+  heartbeatWorker: ["heartbeatWorker"],
+  markWorkerDead: ["markWorkerDead"],
+  listWorkers: ["listWorkers"],
+  watchWorker: ["watchWorker"],
+  executionEvents: ["readEvents", "tailEvents"],
+  subscribeCompletion: ["subscribeCompletion"],
+  subscribeLeaseHistory: ["subscribeLeaseHistory"],
+  callerTransaction: ["createExecutionInTransaction"],
+  // Verifying is always possible.
+  prepare: [],
 };
 
-export async function expectUnavailable(
-  backend: EngineBackend,
-  flag: SupportFlag,
-): Promise<void> {
-  const call = CALLS[flag];
-  if (call === undefined) return;
-  // The call itself may throw: some operations are synchronous.
-  await expectRefused((async () => await call(backend))(), "unavailable");
+/** A case has come to an operation that is not offered, and was told so. */
+export class NotOffered extends Error {
+  constructor(operation: string) {
+    super(`${operation} is not offered`);
+    this.name = "NotOffered";
+  }
 }
+
+interface Guarded {
+  readonly backend: EngineBackend;
+  /** Whether an operation that is not offered was called. */
+  readonly wasTold: () => boolean;
+}
+
+/** The backend itself where it offers everything; else one that ends the case at what is missing. */
+export function guarded(backend: EngineBackend): Guarded {
+  const { supports } = backend.capabilities();
+  const missing = new Set<PropertyKey>(
+    Object.entries(OPERATIONS_OF).flatMap(([flag, operations]) =>
+      supports[flag as SupportFlag] ? [] : operations,
+    ),
+  );
+  if (missing.size === 0) return { backend, wasTold: () => false };
+
+  let told = false;
+  const guard = new Proxy(backend, {
+    get(target, name) {
+      const found: unknown = Reflect.get(target, name);
+      if (typeof found !== "function") return found;
+      const operation = found as (input: unknown) => unknown;
+      if (!missing.has(name)) return operation.bind(target);
+      const refuse = async (input: unknown) => {
+        const refused = await refusalOf(() => operation.call(target, input));
+        if (!isEngineError(refused, "unavailable"))
+          throw new Error(
+            `${String(name)} is not offered, so it must answer unavailable`,
+          );
+        told = true;
+        throw new NotOffered(String(name));
+      };
+      const tell = (input: unknown) => {
+        const refusal = refuse(input);
+        // A case that started several at once ends with the first; nobody awaits the others any more.
+        refusal.catch(() => {});
+        return refusal;
+      };
+      return name === "watchWorker"
+        ? (input: unknown) => ({
+            [Symbol.asyncIterator]: () => ({ next: () => tell(input) }),
+          })
+        : tell;
+    },
+  });
+  return { backend: guard, wasTold: () => told };
+}
+
+/** What the call throws, at once, as a promise, or when the feed it answers is read; nothing where it answers. */
+async function refusalOf(call: () => unknown): Promise<unknown> {
+  try {
+    const answer = await call();
+    if (isFeed(answer)) await answer[Symbol.asyncIterator]().next();
+    return undefined;
+  } catch (error) {
+    return error;
+  }
+}
+
+function isFeed(answer: unknown): answer is AsyncIterable<unknown> {
+  return (
+    typeof answer === "object" &&
+    answer !== null &&
+    Symbol.asyncIterator in answer
+  );
+}
+
+/** Every operation that may be missing, with its flag. */
+export const OPTIONAL_OPERATIONS = Object.entries(OPERATIONS_OF).flatMap(
+  ([flag, operations]) =>
+    operations.map((operation) => ({ flag: flag as SupportFlag, operation })),
+);

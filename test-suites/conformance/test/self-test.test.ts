@@ -16,14 +16,13 @@ for (const broken of BROKEN_BACKENDS) {
     `it notices that ${broken.fault}`,
     async () => {
       const harness = brokenHarness(sqliteHarness(), broken);
-      for (const [index, group] of broken.groups.entries()) {
+      // The first group is the one whose cases state the rule; random sequences come behind it as a second net.
+      for (const group of broken.groups) {
         const cases = casesOf([group], harness);
         expect(cases.length).toBeGreaterThan(0);
-        expect(
-          await firstFailure(cases),
-          `group ${index} sees nothing wrong`,
-        ).toBeDefined();
+        if ((await firstFailure(cases)) !== undefined) return;
       }
+      expect.fail("no group of the suite sees anything wrong");
     },
     TIMEOUT_MS,
   );

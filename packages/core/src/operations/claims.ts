@@ -94,7 +94,7 @@ export type ScanEligibleInput = z.input<typeof ScanEligibleInput>;
  * `lease_expired` first, then taken over as a new attempt). Order: priority, then age, then id.
  *
  * Skipped without hiding what stands behind: live grants, capabilities this worker lacks, holds, and
- * take-overs still in back-off (0, then 1 s doubling to 60 s by reclaim count). A lapsed execution at its
+ * take-overs still in back-off (0, then 1 s doubling to 60 s by reclaim count), and whatever is past its deadline. A lapsed execution at its
  * reclaim cap is never offered; the engine ends it as `failed`, reason `max_reclaims_exceeded`.
  *
  * Every claim call also counts as a heartbeat of its worker (written at most every 10 s; an unregistered

@@ -51,7 +51,7 @@ export const ClaimExecutionInput = ExecutionRef.extend({
   workerInstanceId: WorkerInstanceId,
   leaseId: LeaseId,
   leaseTtlMs: LeaseTtlMs,
-  /** How long before its end the lease should be renewed; at most the TTL, default a third of it. */
+  /** When the lease should be renewed, in milliseconds after the claim; at most the TTL, default two thirds of it. */
   renewBeforeMs: z.number().int().min(0).optional(),
   attemptId: AttemptId,
   /** Overrides the policy's for this attempt. */

@@ -71,8 +71,8 @@ export const ReconcileIndexInput = z.object({
 export type ReconcileIndexInput = z.input<typeof ReconcileIndexInput>;
 
 /**
- * Not for users. Every effect below also happens on the claim path or inside the operation that causes it;
- * sweeps make it tidier. Each step re-checks that it is due; missing, early or already moved on is an answer
+ * Not for users. Every effect that decides what becomes of an execution also happens on the claim path or inside the
+ * operation that causes it; retention and trimming only here and in workers' spare time. Each step re-checks that it is due; missing, early or already moved on is an answer
  * of its own, not an error. All are safe to repeat and to race.
  */
 export interface MaintenanceOperations {

@@ -273,6 +273,9 @@ function replay(store: Store, tx: Session, args: Args<"replayExecution">) {
   });
   saveExecution(tx, row);
   ringAfterCommit(store, tx, row);
+  const { deadline_at: deadlineAt } = row;
+  if (deadlineAt !== null)
+    tx.afterCommit(() => store.wakeups.ringTimer(deadlineAt - now));
 
   return { kind: "replayed" as const, publicState: publicStateAt(row, now) };
 }

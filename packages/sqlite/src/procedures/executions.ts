@@ -15,6 +15,7 @@ import {
   uuidToBytes,
   type ExecutionRow,
   toExecutionRow,
+  toSavedValues,
 } from "../rows.js";
 import type { Store } from "../store.js";
 
@@ -92,9 +93,7 @@ export function saveExecution(tx: Session, row: ExecutionRow): void {
   row.timer_at = isTerminalHome(row.home)
     ? null
     : earlier(row.deadline_at, row.timeout_at);
-  const values: SqlValue[] = MUTABLE_COLUMNS.map((column) => row[column]);
-  values.push(row.seq);
-  if (tx.run(SAVE_EXECUTION, ...values) !== 1) {
+  if (tx.run(SAVE_EXECUTION, ...toSavedValues(row)) !== 1) {
     throw engineError("invariant_violation", {
       what: `execution ${row.seq} vanished inside its own transaction`,
     });

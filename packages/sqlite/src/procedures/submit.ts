@@ -134,6 +134,8 @@ export function submit(
     tags,
   );
 
+  if (deadlineAt !== null)
+    tx.afterCommit(() => store.wakeups.ringTimer(deadlineAt - now));
   // A delayed one is no work yet, but a parked claim must learn when it will be.
   tx.afterCommit(() => store.wakeups.ring([route.lane]));
   return {
