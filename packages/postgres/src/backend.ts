@@ -105,6 +105,7 @@ async function compose(
     options.preparedStatements === "auto",
   );
   const db: Database = new Database(pool, dialect, {
+    push: options.push,
     end,
     onRoutes: (newest) => routes.catchUp(db, newest),
   });

@@ -147,7 +147,7 @@ export async function claimNow(
   }
   // Whoever is parked on these lanes must look when these leases may lapse.
   if (claimed.length > 0)
-    tx.afterCommit(() => store.wakeups.ringDue(args.lanes, args.leaseTtlMs));
+    store.wakeups.ring(tx, args.lanes, args.leaseTtlMs);
   if (claimed.length === args.max) return { claimed };
   const dueAt = await nextDueAtMs(tx, routesOf.flat(), now);
   return dueAt === undefined

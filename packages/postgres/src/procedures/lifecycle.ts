@@ -367,12 +367,11 @@ export function ringAfterCommit(
   row: ExecutionRow,
 ): void {
   const { lane } = store.routes.require(row.route);
-  if (isTerminalHome(row.home)) tx.afterCommit(() => store.wakeups.ring());
+  if (isTerminalHome(row.home)) store.wakeups.ring(tx);
   // A held lease is no work for anyone, until it lapses.
-  else if (row.home === HOME.active) {
-    const inMs = row.lease_expires_at! - row.mutated_at;
-    tx.afterCommit(() => store.wakeups.ringDue([lane], inMs));
-  } else tx.afterCommit(() => store.wakeups.ring([lane]));
+  else if (row.home === HOME.active)
+    store.wakeups.ring(tx, [lane], row.lease_expires_at! - row.mutated_at);
+  else store.wakeups.ring(tx, [lane]);
 }
 
 export function attemptTypeOf(row: ExecutionRow): AttemptType {

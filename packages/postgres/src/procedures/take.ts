@@ -119,6 +119,9 @@ export async function takeExecution(
     reason: taker.reason,
   });
   saveExecution(tx, row);
+  const { timeout_at: timeoutAt } = row;
+  if (timeoutAt !== null)
+    tx.afterCommit(() => store.wakeups.ringTimer(timeoutAt - now));
   return await claimedExecution(store, tx, row, kind);
 }
 
