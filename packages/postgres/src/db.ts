@@ -103,6 +103,7 @@ const STATEMENTS_MAX = 500;
 const TABLE_NAMES =
   /\b(FROM|JOIN|INTO|UPDATE|USING)\s+(settings|routes|lanes|holders|executions|inputs|results|progress|attempts|idempotency|tags|grants|events|purged|workers|waiters|migrations)\b/g;
 
+const BOOL = 16;
 const INT8 = 20;
 const NUMERIC = 1700;
 const UUID = 2950;
@@ -113,6 +114,7 @@ const NUMBERS = new Set([21, 23, 26, INT8, 700, 701, NUMERIC]);
 const TYPES = {
   getTypeParser(oid: number) {
     if (NUMBERS.has(oid)) return Number;
+    if (oid === BOOL) return (text: string) => text === "t";
     if (oid === UUID)
       return (text: string) => Buffer.from(text.replaceAll("-", ""), "hex");
     if (oid === BYTEA)
@@ -146,10 +148,9 @@ export class Notifier {
     this.push = push;
   }
 
-  /** For {@link NOTIFIED}. Nobody waits on no lane. */
+  /** For {@link notified}. Nobody waits on no lane. */
   values(toTell: ReadonlyMap<string, number>): NotifyValues {
-    if (!this.push || toTell.size === 0)
-      return [this.channel, "", [], NOBODY];
+    if (!this.push || toTell.size === 0) return [this.channel, "", [], NOBODY];
     const notice = JSON.stringify({
       from: this.process,
       lanes: Object.fromEntries(toTell),
@@ -171,14 +172,15 @@ export type NotifyValues = [
 ];
 
 /** Also a part of statements that write; a part that is only read must be read by the statement's end to happen. */
-export const NOTIFIED = `
+export const notified = (condition = "TRUE") => `
     SELECT pg_notify(?::TEXT, ?::TEXT)
-    WHERE EXISTS (
+    WHERE ${condition} AND EXISTS (
       SELECT 1
       FROM waiters
       WHERE lane = ANY(?::TEXT[]) AND process <> ?::UUID AND until > (SELECT now_ms())
     )`;
 
+const NOTIFY = notified();
 
 /** What a procedure needs of a transaction. */
 export class Session {
@@ -342,7 +344,7 @@ export class Session {
 
   #notify(): void {
     if (this.#toTell.size === 0 || !this.#notifier.push) return;
-    this.run(NOTIFIED, ...this.#notifier.values(this.#toTell));
+    this.run(NOTIFY, ...this.#notifier.values(this.#toTell));
   }
 
   #post(sql: string, values: SqlValue[]): void {

@@ -90,29 +90,33 @@ export class Wakeups {
    * Others are told with its commit, waiters of this process woken after it.
    */
   ring(tx: Session, lanes: readonly string[] = [], inMs = 0): void {
-    for (const [lane, dueInMs] of this.toTell(lanes, inMs))
+    const toTell = this.toTell(lanes, inMs);
+    for (const [lane, dueInMs] of toTell)
       tx.tell(lane === NEWS ? [] : [lane], dueInMs);
-    tx.afterCommit(() => this.ringHere(lanes, inMs));
+    tx.afterCommit(() => {
+      this.noteTold(toTell);
+      this.ringHere(lanes, inMs);
+    });
   }
 
   /**
-   * What others have to be told of this. Nothing where they will look before it falls due anyway: after that look they
-   * know what is next.
+   * What others have to be told of this. Nothing of lanes where they will look before it falls due anyway: after that
+   * look they know what is next.
    */
   toTell(lanes: readonly string[], inMs = 0): Map<string, number> {
-    const told = new Map([[NEWS, 0]]);
-    if (inMs === 0) {
-      for (const lane of lanes) told.set(lane, 0);
-      return told;
-    }
     const now = performance.now();
+    const toTell = new Map([[NEWS, 0]]);
     for (const lane of lanes) {
-      const knownAtMs = this.#toldDueAtMs.get(lane) ?? 0;
-      if (knownAtMs > now && knownAtMs <= now + inMs) continue;
-      this.#toldDueAtMs.set(lane, now + inMs);
-      told.set(lane, inMs);
+      const looksAtMs = this.#toldDueAtMs.get(lane) ?? 0;
+      if (inMs === 0 || looksAtMs <= now || looksAtMs > now + inMs)
+        toTell.set(lane, inMs);
     }
-    return told;
+    return toTell;
+  }
+
+  noteTold(told: ReadonlyMap<string, number>): void {
+    for (const [lane, inMs] of told)
+      if (inMs > 0) this.#toldDueAtMs.set(lane, performance.now() + inMs);
   }
 
   /** Somewhere in the store a timer runs out that much later; parked claims drive it, whatever their lanes. */
@@ -132,8 +136,7 @@ export class Wakeups {
   ): Promise<void> {
     if (this.#closed || signal?.aborted === true || timeoutMs <= 0) return;
     if (!this.isCurrent(ticket)) return;
-    const isNew =
-      this.#options.push && (await this.#register(ticket.interest));
+    const isNew = this.#options.push && (await this.#register(ticket.interest));
     // Said just now: what was committed since the last look was not told.
     if (isNew || this.#ended(signal) || !this.isCurrent(ticket)) return;
     const lookMs = this.#lookMs();
@@ -148,10 +151,7 @@ export class Wakeups {
           resolve();
         },
       };
-      const timer = setTimeout(
-        waiter.wake,
-        Math.min(timeoutMs, lookMs),
-      );
+      const timer = setTimeout(waiter.wake, Math.min(timeoutMs, lookMs));
       signal?.addEventListener("abort", waiter.wake);
       this.#waiters.add(waiter);
     });

@@ -26,7 +26,7 @@ import {
   type SubmitManyResult,
 } from "@flowfabric/core";
 
-import { Database, NOTIFIED, type Session } from "../db.js";
+import { Database, notified, type Session } from "../db.js";
 import { Grouped } from "../grouped.js";
 import {
   attemptStateCode,
@@ -213,6 +213,7 @@ async function writeTogether(
   };
   // A delayed one is no work yet, but a parked claim must learn when it will be.
   if (isOwn) {
+    store.wakeups.noteTold(toTell);
     store.wakeups.ringHere(lanes, 0);
     arm();
   } else {
@@ -465,7 +466,7 @@ export const INSERT_EXECUTIONS = `
     SELECT NULL, seq, 1, created_at, ${CREATED}, ${CLIENT},
       CASE WHEN home = ${HOME.delayed} THEN ${STATE_DELAYED} ELSE ${STATE_ELIGIBLE} END, tags
     FROM written
-  ), notified AS (${NOTIFIED}
+  ), notified AS (${notified("EXISTS (SELECT 1 FROM written)")}
   )
   SELECT id, partition, home, deadline_at - created_at AS deadline_in
   FROM written
