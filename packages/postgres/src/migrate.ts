@@ -6,10 +6,13 @@
 import { engineError, type EngineError } from "@flowfabric/core";
 import type { ClientBase, Pool } from "pg";
 
+import { isContention } from "./errors.js";
 import { migrations, type Migration } from "./generated/migrations.js";
 
 /** Names the lock among other programs' advisory locks; the schema's own number goes with it. */
 const LOCK_CLASS = 0x666c6f77;
+
+const TRIES_MAX = 5;
 
 export interface MigrationReport {
   /** The schema of this library, which the store has then. */
@@ -24,11 +27,25 @@ export interface MigrationReport {
 }
 
 /**
- * Applies what is missing, in one transaction.
+ * Applies what is missing, in one transaction. Workers may be at work meanwhile; where they and the migration wait for
+ * each other's locks, it begins again.
  * @returns what was applied
  * @throws EngineError `library_version_mismatch` for a schema of a newer library, `corruption` for a foreign one
  */
 export async function migrate(
+  pool: Pool,
+  schema: string,
+): Promise<MigrationReport> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await migrateOnce(pool, schema);
+    } catch (error) {
+      if (!isContention(error) || tries === TRIES_MAX) throw error;
+    }
+  }
+}
+
+async function migrateOnce(
   pool: Pool,
   schema: string,
 ): Promise<MigrationReport> {

@@ -283,7 +283,7 @@ export async function freePort(): Promise<number> {
 export function reason(error: unknown): string {
   const { message, stderr } = error as { message?: string; stderr?: unknown };
   const said = stderr instanceof Uint8Array ? Buffer.from(stderr) : "";
-  return `${said.toString().trim() || (message ?? String(error))}`
+  return (said.toString().trim() || (message ?? String(error)))
     .replaceAll(/\s+/g, " ")
     .slice(0, 300);
 }
