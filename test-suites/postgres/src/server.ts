@@ -1,6 +1,6 @@
 /**
- * A server for the tests, started once per run: the one that FLOWFABRIC_TEST_POSTGRES_URL names, else one by Docker,
- * else the machine's own binaries. All its data is in a temporary folder.
+ * A server for tests and benchmarks, started once per run: the one that FLOWFABRIC_TEST_POSTGRES_URL names, else one by
+ * Docker, else the machine's own binaries. All its data is in a temporary folder.
  */
 import { spawn, execFileSync, type ChildProcess } from "node:child_process";
 import {
@@ -17,7 +17,7 @@ import { setTimeout as pause } from "node:timers/promises";
 
 import pg from "pg";
 
-const HOW_TO_GET_ONE = `No Postgres server for the tests. Do one of these and run them again:
+const HOW_TO_GET_ONE = `No Postgres server. Do one of these and run it again:
   - set FLOWFABRIC_TEST_POSTGRES_URL to a database in which schemas may be made,
   - start Docker (and install testcontainers),
   - install Postgres 14 or newer, so that initdb and postgres are in PATH or in /usr/lib/postgresql/<major>/bin.`;
@@ -25,16 +25,47 @@ const HOW_TO_GET_ONE = `No Postgres server for the tests. Do one of these and ru
 const START_MS_MAX = 30_000;
 const IMAGE = "postgres:17";
 
+const SHARED = ["max_connections=300", "shared_buffers=128MB"];
+const QUICK = [
+  ...SHARED,
+  "fsync=off",
+  "full_page_writes=off",
+  "synchronous_commit=off",
+];
+/** As a fresh installation has them, but for room in the log: a checkpoint in the middle would measure the disk. */
+const DURABLE = [
+  ...SHARED,
+  "fsync=on",
+  "full_page_writes=on",
+  "synchronous_commit=on",
+  "max_wal_size=4GB",
+];
+
 export interface TestServer {
   readonly url: string;
   stop(): Promise<void>;
 }
 
-export async function startServer(): Promise<TestServer> {
+export interface ServerOptions {
+  /**
+   * With the syncs of a server that is meant to keep its data: what a benchmark measures. Tests do without, for theirs
+   * is thrown away. A server that the environment names is as its owner set it up.
+   */
+  readonly durable?: boolean;
+  /** Where the machine's own binaries put their data. */
+  readonly directory?: string;
+}
+
+export async function startServer(
+  options: ServerOptions = {},
+): Promise<TestServer> {
   const given = process.env["FLOWFABRIC_TEST_POSTGRES_URL"];
   if (given !== undefined && given !== "")
     return { url: given, stop: async () => {} };
-  const server = (await startContainer()) ?? (await startBinaries());
+  const settings = options.durable === true ? DURABLE : QUICK;
+  const server =
+    (await startContainer(settings)) ??
+    (await startBinaries(settings, options.directory ?? "/tmp"));
   if (server === undefined) throw new Error(HOW_TO_GET_ONE);
   return server;
 }
@@ -50,11 +81,15 @@ interface Containers {
   };
 }
 interface ContainerBuilder {
-  withExposedPorts(port: number): { start(): Promise<Container> };
+  withExposedPorts(port: number): ContainerBuilder;
+  withCommand(command: string[]): ContainerBuilder;
+  start(): Promise<Container>;
 }
 
 /** Nothing where Docker does not answer or testcontainers is not installed. */
-async function startContainer(): Promise<TestServer | undefined> {
+async function startContainer(
+  settings: readonly string[],
+): Promise<TestServer | undefined> {
   try {
     execFileSync("docker", ["info"], { stdio: "ignore", timeout: 5_000 });
     // By a name that the compiler does not follow: the package is optional.
@@ -63,6 +98,7 @@ async function startContainer(): Promise<TestServer | undefined> {
     const container = await new GenericContainer(IMAGE)
       .withEnvironment({ POSTGRES_HOST_AUTH_METHOD: "trust" })
       .withExposedPorts(5432)
+      .withCommand(["postgres", ...asArguments(settings)])
       .start();
     const url = `postgres://postgres@${container.getHost()}:${container.getMappedPort(5432)}/postgres`;
     await answering(url);
@@ -72,12 +108,18 @@ async function startContainer(): Promise<TestServer | undefined> {
   }
 }
 
-async function startBinaries(): Promise<TestServer | undefined> {
+const asArguments = (settings: readonly string[]) =>
+  settings.flatMap((setting) => ["-c", setting]);
+
+async function startBinaries(
+  settings: readonly string[],
+  parent: string,
+): Promise<TestServer | undefined> {
   const binaries = findBinaries();
   if (binaries === undefined) return undefined;
   // Postgres refuses to run as root; then an unprivileged user owns the data.
   const owner = process.getuid?.() === 0 ? unprivilegedUser() : undefined;
-  const directory = mkdtempSync(join("/tmp", "flowfabric-postgres-"));
+  const directory = mkdtempSync(join(parent, "flowfabric-postgres-"));
   if (owner !== undefined) {
     chownSync(directory, owner.uid, owner.gid);
     chmodSync(directory, 0o700);
@@ -91,19 +133,14 @@ async function startBinaries(): Promise<TestServer | undefined> {
       { ...run, stdio: "ignore" },
     );
     const port = await freePort();
-    const settings = [
+    const address = [
       "listen_addresses=127.0.0.1",
       `port=${port}`,
       "unix_socket_directories=",
-      "fsync=off",
-      "full_page_writes=off",
-      "synchronous_commit=off",
-      "max_connections=300",
-      "shared_buffers=128MB",
     ];
     const server = spawn(
       join(binaries, "postgres"),
-      ["-D", data, ...settings.flatMap((setting) => ["-c", setting])],
+      ["-D", data, ...asArguments([...address, ...settings])],
       { ...run, stdio: "ignore" },
     );
     // Also where the run is broken off: the process goes with its parent.
