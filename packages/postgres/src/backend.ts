@@ -29,6 +29,8 @@ import {
   type PostgresOptions,
 } from "./options.js";
 import { Driver } from "./procedures/drive.js";
+import { Floors } from "./procedures/floors.js";
+import { HeldLeases } from "./procedures/held-leases.js";
 import { Holders } from "./procedures/holders.js";
 import { Horizon } from "./procedures/horizon.js";
 import { Routes } from "./procedures/routes.js";
@@ -105,6 +107,7 @@ async function compose(
     options.preparedStatements === "auto",
   );
   const db: Database = new Database(pool, dialect, {
+    push: options.push,
     end,
     onRoutes: (newest) => routes.catchUp(db, newest),
   });
@@ -123,6 +126,8 @@ async function compose(
     routes,
     holders: new Holders(),
     horizon: new Horizon(),
+    leases: new HeldLeases(),
+    floors: new Floors(),
     driver: new Driver(),
     options,
   };

@@ -5,14 +5,13 @@
 import {
   invalidInput,
   isEngineError,
-  isRefusal,
   parsePolicy,
   type Args,
   type CreateExecutionResult,
   type Refusal,
 } from "@flowfabric/core";
 
-import { NotInMemory, Session, type Queryable } from "./db.js";
+import { NotInMemory, Notifier, Session, type Queryable } from "./db.js";
 import { requiredOf, submit } from "./procedures/submit.js";
 import type { Store } from "./store.js";
 
@@ -30,7 +29,13 @@ export async function submitInTransaction(
       "transaction",
       "give a pg client, or anything with its query method, that has an open transaction",
     );
-  const tx = new Session(transaction, store.db.dialect, "caller");
+  const { dialect, notifier } = store.db;
+  const tx = new Session(
+    transaction,
+    dialect,
+    "caller",
+    new Notifier(notifier.channel, undefined, store.options.push),
+  );
   await requireOpenTransaction(store, tx);
   // The route is not the caller's: it is shared, and outlives a rollback without being seen.
   const policy = parsePolicy(args.policy);
@@ -44,13 +49,6 @@ export async function submitInTransaction(
   for (;;) {
     try {
       const answer = await submit(store, tx, args);
-      // Delivered with the caller's commit, and only then.
-      if (!isRefusal(answer) && answer.kind === "created")
-        tx.run(
-          NOTIFY,
-          store.wakeups.channel,
-          JSON.stringify({ lanes: { "": 0, [args.laneId]: 0 } }),
-        );
       await tx.settle();
       return answer;
     } catch (error) {
@@ -103,6 +101,3 @@ const IDENTITY = `
   SELECT value AS identity, now_ms() AS now
   FROM settings
   WHERE name = 'identity'`;
-
-const NOTIFY = `
-  SELECT pg_notify(?, ?)`;

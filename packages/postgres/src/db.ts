@@ -8,7 +8,7 @@
  * Serialization faults, deadlocks and connections that broke before the commit was sent are tried again; a body may run
  * more than once and touches nothing but the store. What must follow a commit is left to {@link Session.afterCommit}.
  */
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 
 import { engineError, isEngineError } from "@flowfabric/core";
 import type { Pool, PoolClient, QueryResult } from "pg";
@@ -53,34 +53,48 @@ export class NotInMemory extends Error {
 /** Another transaction got in between in a way that only a new look can tell. */
 export class LostRace extends Error {}
 
+interface Statement {
+  readonly text: string;
+  readonly name: string | undefined;
+  uses: number;
+}
+
 /** Statement texts as the store's schema needs them: tables qualified, parameters numbered. */
 export class Dialect {
   readonly schema: string;
   readonly #prepared: boolean;
-  readonly #known = new Map<string, { text: string; name?: string }>();
+  readonly #known = new Map<string, Statement>();
 
   constructor(schema: string, prepared: boolean) {
     this.schema = `"${schema.replaceAll('"', '""')}"`;
     this.#prepared = prepared;
   }
 
+  /**
+   * A prepared statement keeps its plan. One that was made for a table of a few rows must not outlive them, so the name
+   * changes at every eighth, sixty-fourth, … use, and the server plans anew.
+   */
   statement(sql: string): { text: string; name?: string } {
-    let known = this.#known.get(sql);
-    if (known === undefined) {
-      let count = 0;
-      const text = sql
-        .replace(TABLE_NAMES, `$1 ${this.schema}.$2`)
-        .replaceAll("now_ms()", `${this.schema}.now_ms()`)
-        .replaceAll("{schema}", this.schema)
-        .replaceAll("?", () => `$${++count}`);
-      const digest = createHash("sha256").update(text).digest("hex");
-      known = this.#prepared
-        ? { text, name: `ff_${digest.slice(0, 24)}` }
-        : { text };
-      // Lists with filters have many forms; those are not worth a plan of their own.
-      if (this.#known.size < STATEMENTS_MAX) this.#known.set(sql, known);
-      else return { text };
-    }
+    const known = this.#known.get(sql) ?? this.#prepare(sql);
+    if (known.name === undefined) return { text: known.text };
+    const generation = Math.floor(Math.log2(++known.uses) / 3);
+    return { text: known.text, name: `${known.name}_${generation}` };
+  }
+
+  #prepare(sql: string): Statement {
+    let count = 0;
+    const text = sql
+      .replace(TABLE_NAMES, `$1 ${this.schema}.$2`)
+      .replaceAll("now_ms()", `${this.schema}.now_ms()`)
+      .replaceAll("{schema}", this.schema)
+      .replaceAll("?", () => `$${++count}`);
+    // Lists with filters have many forms; those are not worth a plan of their own.
+    if (this.#known.size >= STATEMENTS_MAX)
+      return { text, name: undefined, uses: 0 };
+    const digest = createHash("sha256").update(text).digest("hex");
+    const name = this.#prepared ? `ff_${digest.slice(0, 24)}` : undefined;
+    const known = { text, name, uses: 0 };
+    this.#known.set(sql, known);
     return known;
   }
 }
@@ -89,6 +103,7 @@ const STATEMENTS_MAX = 500;
 const TABLE_NAMES =
   /\b(FROM|JOIN|INTO|UPDATE|USING)\s+(settings|routes|lanes|holders|executions|inputs|results|progress|attempts|idempotency|tags|grants|events|purged|workers|waiters|migrations)\b/g;
 
+const BOOL = 16;
 const INT8 = 20;
 const NUMERIC = 1700;
 const UUID = 2950;
@@ -99,6 +114,7 @@ const NUMBERS = new Set([21, 23, 26, INT8, 700, 701, NUMERIC]);
 const TYPES = {
   getTypeParser(oid: number) {
     if (NUMBERS.has(oid)) return Number;
+    if (oid === BOOL) return (text: string) => text === "t";
     if (oid === UUID)
       return (text: string) => Buffer.from(text.replaceAll("-", ""), "hex");
     if (oid === BYTEA)
@@ -109,11 +125,69 @@ const TYPES = {
 
 type Mode = "write" | "read" | "caller";
 
+/** Stands for news of any kind in the table of waiters; no lane has this name. */
+export const NEWS = "";
+/** A notification of this many bytes would be refused; beyond it, everyone is told to look at everything. */
+const NOTICE_BYTES_MAX = 7_000;
+const NOBODY = "00000000-0000-0000-0000-000000000000";
+
+/**
+ * Tells other processes with the commit, by a statement of the transaction itself: no trip of its own, and nobody who
+ * dies between the two can leave a waiter untold. Only where somebody waits, for commits that notify queue up for one
+ * lock of the server.
+ */
+export class Notifier {
+  readonly channel: string;
+  /** Who speaks, and does not listen to itself; in a caller's transaction, nobody: we learn of its commit like others. */
+  readonly process: string | undefined;
+  readonly push: boolean;
+
+  constructor(channel: string, process: string | undefined, push: boolean) {
+    this.channel = channel;
+    this.process = process;
+    this.push = push;
+  }
+
+  /** For {@link notified}. Nobody waits on no lane. */
+  values(toTell: ReadonlyMap<string, number>): NotifyValues {
+    if (!this.push || toTell.size === 0) return [this.channel, "", [], NOBODY];
+    const notice = JSON.stringify({
+      from: this.process,
+      lanes: Object.fromEntries(toTell),
+    });
+    return [
+      this.channel,
+      Buffer.byteLength(notice) <= NOTICE_BYTES_MAX ? notice : "*",
+      [...toTell.keys()],
+      this.process ?? NOBODY,
+    ];
+  }
+}
+
+export type NotifyValues = [
+  channel: string,
+  notice: string,
+  lanes: string[],
+  process: string,
+];
+
+/** Also a part of statements that write; a part that is only read must be read by the statement's end to happen. */
+export const notified = (condition = "TRUE") => `
+    SELECT pg_notify(?::TEXT, ?::TEXT)
+    WHERE ${condition} AND EXISTS (
+      SELECT 1
+      FROM waiters
+      WHERE lane = ANY(?::TEXT[]) AND process <> ?::UUID AND until > (SELECT now_ms())
+    )`;
+
+const NOTIFY = notified();
+
 /** What a procedure needs of a transaction. */
 export class Session {
   readonly #client: Queryable;
   readonly #dialect: Dialect;
   readonly #mode: Mode;
+  readonly #notifier: Notifier;
   #now: number | undefined;
   #runs: { sql: string; values: SqlValue[] }[] = [];
   #saves = new Map<number, ExecutionRow>();
@@ -121,13 +195,20 @@ export class Session {
   #sent: Promise<unknown>[] = [];
   #failure: { readonly error: unknown } | undefined;
   #afterCommit: (() => void)[] = [];
+  readonly #toTell = new Map<string, number>();
   readonly #locked = new Map<string, ExecutionRow>();
   readonly #payloads = new Map<number, Uint8Array | null>();
 
-  constructor(client: Queryable, dialect: Dialect, mode: Mode) {
+  constructor(
+    client: Queryable,
+    dialect: Dialect,
+    mode: Mode,
+    notifier: Notifier,
+  ) {
     this.#client = client;
     this.#dialect = dialect;
     this.#mode = mode;
+    this.#notifier = notifier;
   }
 
   /** Epoch milliseconds of the store, as of the last lock. */
@@ -197,6 +278,12 @@ export class Session {
     return this.#payloads.get(seq);
   }
 
+  /** On these lanes, or of any news where there are none, others are told with the commit: something is due that much later. */
+  tell(lanes: Iterable<string>, inMs: number): void {
+    for (const lane of [NEWS, ...lanes])
+      this.#toTell.set(lane, Math.min(this.#toTell.get(lane) ?? inMs, inMs));
+  }
+
   /** Runs once the transaction has committed; never after a rollback. */
   afterCommit(effect: () => void): void {
     this.#afterCommit.push(effect);
@@ -231,6 +318,7 @@ export class Session {
 
   /** Sends what is left, waits for all of it; in a caller's transaction that is the end of it. */
   async settle(): Promise<void> {
+    this.#notify();
     this.flush();
     await Promise.all(this.#sent.splice(0));
     if (this.#failure !== undefined) throw this.#failure.error;
@@ -238,6 +326,7 @@ export class Session {
 
   /** @returns what must follow the commit */
   async commit(): Promise<(() => void)[]> {
+    this.#notify();
     this.flush();
     const committed = this.#client.query({ text: "COMMIT" });
     // Never unheard, also where a statement before it fails first.
@@ -251,6 +340,11 @@ export class Session {
   /** What went wrong first: later statements only say that the transaction is aborted. */
   faultBehind(error: unknown): unknown {
     return this.#failure === undefined ? error : this.#failure.error;
+  }
+
+  #notify(): void {
+    if (this.#toTell.size === 0 || !this.#notifier.push) return;
+    this.run(NOTIFY, ...this.#notifier.values(this.#toTell));
   }
 
   #post(sql: string, values: SqlValue[]): void {
@@ -341,6 +435,7 @@ type Body<Answer> = (tx: Session) => Answer | Promise<Answer>;
 
 export class Database {
   readonly dialect: Dialect;
+  readonly notifier: Notifier;
   readonly #pool: Pool;
   /** Ends the pool, where it is ours. */
   readonly #end: () => Promise<void>;
@@ -353,12 +448,18 @@ export class Database {
     pool: Pool,
     dialect: Dialect,
     options: {
+      push: boolean;
       end: () => Promise<void>;
       onRoutes: (newest: number) => Promise<void>;
     },
   ) {
     this.#pool = pool;
     this.dialect = dialect;
+    this.notifier = new Notifier(
+      `flowfabric_${dialect.schema.replaceAll('"', "")}`,
+      randomUUID(),
+      options.push,
+    );
     this.#end = options.end;
     this.#onRoutes = options.onRoutes;
   }
@@ -377,7 +478,12 @@ export class Database {
   query<Row>(sql: string, ...values: SqlValue[]): Promise<Row[]> {
     return this.#tracked(() =>
       this.#retried(async (client, sent) => {
-        const session = new Session(client, this.dialect, "write");
+        const session = new Session(
+          client,
+          this.dialect,
+          "write",
+          this.notifier,
+        );
         sent();
         return await session.all<Row>(sql, ...values);
       }),
@@ -423,7 +529,7 @@ export class Database {
 
   #transaction<Answer>(body: Body<Answer>, mode: Mode): Promise<Answer> {
     return this.#retried(async (client, sent) => {
-      const tx = new Session(client, this.dialect, mode);
+      const tx = new Session(client, this.dialect, mode, this.notifier);
       let effects: (() => void)[];
       let answer: Answer;
       try {

@@ -236,13 +236,18 @@ export interface Details {
   attemptPrevious?: number;
 }
 
-export function readDetails(row: ExecutionState): Details {
+/** Whatever has details: a row, or what is known of one. */
+export interface WithDetails {
+  details: string | null;
+}
+
+export function readDetails(row: Readonly<WithDetails>): Details {
   return row.details === null ? {} : parseJson<Details>(row.details, "details");
 }
 
 /** Merges; a field set to `undefined` goes away. */
 export function changeDetails(
-  row: ExecutionState,
+  row: WithDetails,
   change: { [F in keyof Details]: Details[F] | undefined },
 ): void {
   if (

@@ -2,6 +2,8 @@
 import type { Database, Session } from "./db.js";
 import type { ParsedOptions } from "./options.js";
 import type { Driver } from "./procedures/drive.js";
+import type { Floors } from "./procedures/floors.js";
+import type { HeldLeases } from "./procedures/held-leases.js";
 import type { Holders } from "./procedures/holders.js";
 import type { Horizon } from "./procedures/horizon.js";
 import type { Routes } from "./procedures/routes.js";
@@ -13,6 +15,8 @@ export interface Store {
   readonly routes: Routes;
   readonly holders: Holders;
   readonly horizon: Horizon;
+  readonly leases: HeldLeases;
+  readonly floors: Floors;
   readonly driver: Driver;
   readonly options: ParsedOptions;
 }

@@ -1,15 +1,13 @@
 /**
  * How waiting calls hear of change: at once from this process, and by LISTEN on a connection of its own from others. A
- * process that waits says so in the table of waiters, looks once more and parks; writers notify after their commit, a few
- * milliseconds' worth at once, and only where somebody waits. A ring is a hint to look again. While the listening
- * connection is broken, waiters look every second instead.
+ * process that waits says so in the table of waiters, looks once more and parks; writers notify with their commit, and
+ * only where somebody waits. A ring is a hint to look again. While the listening connection is broken, waiters look every
+ * second instead.
  */
-import { randomUUID } from "node:crypto";
-
 import { engineError, SAFETY_POLL_MS } from "@flowfabric/core";
 import pg from "pg";
 
-import type { Database } from "./db.js";
+import { NEWS, type Database, type Session } from "./db.js";
 
 /** What a waiter waits for: new work on lanes, or any news at all. */
 export type Interest = { readonly lanes: readonly string[] } | "news";
@@ -27,20 +25,16 @@ interface Waiter {
   readonly wake: () => void;
 }
 
-/** Stands for news in the table of waiters; no lane has this name. */
-const NEWS = "";
 /** How long a process counts as waiting after it last said so, and when it says so again. */
 const WAITING_MS = 60_000;
 const SAY_AGAIN_MS = 20_000;
-/** Rings of this span go out in one statement. */
-const GATHER_MS = 2;
-/** Even a well-heard waiter looks this often: a writer may die between its commit and its notification. */
+/** Whoever began to write before a process said that it waits does not know yet: it looks again after as long. */
+const FIRST_LOOK_MS = 100;
+/** Even a well-heard waiter looks this often. */
 const LOOK_MS_MAX = 5_000;
 const KEEPALIVE_MS = 10_000;
 const KEEPALIVE_TIMEOUT_MS = 5_000;
 const RECONNECT_MS_MAX = 5_000;
-/** A notification of this many bytes would be refused; beyond it, lanes are left to their own looks. */
-const NOTICE_BYTES_MAX = 7_000;
 
 export interface WakeupOptions {
   readonly push: boolean;
@@ -50,30 +44,26 @@ export interface WakeupOptions {
 export class Wakeups {
   readonly #db: Database;
   readonly #options: WakeupOptions;
-  readonly #process = randomUUID();
   readonly #waiters = new Set<Waiter>();
   /** Rings so far: of everything, and per lane. */
   #news = 0;
   #foreign = 0;
+  #timers = 0;
   readonly #work = new Map<string, number>();
   readonly #saidAtMs = new Map<string, number>();
+  /** When lanes were last said that had not been said before. */
+  #newAtMs = -Infinity;
   #listener: pg.Client | undefined;
   #connecting: Promise<void> | undefined;
   #failures = 0;
   #keepalive: NodeJS.Timeout | undefined;
-  /** Lanes to tell about, with the earliest instant at which somebody may find something there. */
-  #toTell = new Map<string, number>();
-  #gathering: NodeJS.Timeout | undefined;
-  #telling: Promise<void> = Promise.resolve();
+  /** When those who wait on a lane will look next because of what they were told. */
+  readonly #toldDueAtMs = new Map<string, number>();
   #closed = false;
 
   constructor(db: Database, options: WakeupOptions) {
     this.#db = db;
     this.#options = options;
-  }
-
-  get channel(): string {
-    return `flowfabric_${this.#db.dialect.schema.replaceAll('"', "")}`;
   }
 
   /** Take one before looking at the store: a change since then ends {@link wait} at once. */
@@ -95,25 +85,47 @@ export class Wakeups {
     if (this.#closed) throw engineError("unavailable", { op: "shutdown" });
   }
 
-  /** This process committed something; on these lanes it may be work. */
-  ring(lanes: Iterable<string> = []): void {
-    this.ringDue(lanes, 0);
+  /**
+   * With this transaction something falls due on these lanes that much later, or at once; in any case there are news.
+   * Others are told with its commit, waiters of this process woken after it.
+   */
+  ring(tx: Session, lanes: readonly string[] = [], inMs = 0): void {
+    const toTell = this.toTell(lanes, inMs);
+    for (const [lane, dueInMs] of toTell)
+      tx.tell(lane === NEWS ? [] : [lane], dueInMs);
+    tx.afterCommit(() => {
+      this.noteTold(toTell);
+      this.ringHere(lanes, inMs);
+    });
   }
 
   /**
-   * On these lanes something falls due that much later. Wakes only those who would sleep through it, and each of them
-   * once: after another look they know.
+   * What others have to be told of this. Nothing of lanes where they will look before it falls due anyway: after that
+   * look they know what is next.
    */
-  ringDue(lanes: Iterable<string>, inMs: number): void {
-    const rung = [...new Set(lanes)];
-    this.#ringHere(rung, inMs);
-    if (!this.#options.push || this.#closed) return;
-    for (const lane of [NEWS, ...rung])
-      this.#toTell.set(lane, Math.min(this.#toTell.get(lane) ?? inMs, inMs));
-    this.#gathering ??= setTimeout(() => {
-      this.#gathering = undefined;
-      this.#telling = this.#tell();
-    }, GATHER_MS);
+  toTell(lanes: readonly string[], inMs = 0): Map<string, number> {
+    const now = performance.now();
+    const toTell = new Map([[NEWS, 0]]);
+    for (const lane of lanes) {
+      const looksAtMs = this.#toldDueAtMs.get(lane) ?? 0;
+      if (inMs === 0 || looksAtMs <= now || looksAtMs > now + inMs)
+        toTell.set(lane, inMs);
+    }
+    return toTell;
+  }
+
+  noteTold(told: ReadonlyMap<string, number>): void {
+    for (const [lane, inMs] of told)
+      if (inMs > 0) this.#toldDueAtMs.set(lane, performance.now() + inMs);
+  }
+
+  /** Somewhere in the store a timer runs out that much later; parked claims drive it, whatever their lanes. */
+  ringTimer(inMs: number): void {
+    this.#timers++;
+    const dueAtMs = performance.now() + inMs;
+    this.#wake(
+      ({ interest, looksAtMs }) => interest !== "news" && looksAtMs > dueAtMs,
+    );
   }
 
   /** Ends at a ring after `ticket`, after `timeoutMs`, on abort, or when the store closes. */
@@ -124,9 +136,10 @@ export class Wakeups {
   ): Promise<void> {
     if (this.#closed || signal?.aborted === true || timeoutMs <= 0) return;
     if (!this.isCurrent(ticket)) return;
-    if (this.#options.push && (await this.#register(ticket.interest))) return;
-    if (this.#ended(signal) || !this.isCurrent(ticket)) return;
-    const heard = this.#options.push && this.#listener !== undefined;
+    const isNew = this.#options.push && (await this.#register(ticket.interest));
+    // Said just now: what was committed since the last look was not told.
+    if (isNew || this.#ended(signal) || !this.isCurrent(ticket)) return;
+    const lookMs = this.#lookMs();
     await new Promise<void>((resolve) => {
       const waiter: Waiter = {
         interest: ticket.interest,
@@ -138,23 +151,15 @@ export class Wakeups {
           resolve();
         },
       };
-      const timer = setTimeout(
-        waiter.wake,
-        Math.min(timeoutMs, heard ? LOOK_MS_MAX : SAFETY_POLL_MS),
-      );
+      const timer = setTimeout(waiter.wake, Math.min(timeoutMs, lookMs));
       signal?.addEventListener("abort", waiter.wake);
       this.#waiters.add(waiter);
     });
   }
 
-  /** Ends all waits; what is still to be told is told. */
+  /** Ends all waits. */
   close(): void {
     if (this.#closed) return;
-    if (this.#gathering !== undefined) {
-      clearTimeout(this.#gathering);
-      this.#gathering = undefined;
-      this.#telling = this.#tell();
-    }
     this.#closed = true;
     this.#wake(() => true);
     clearInterval(this.#keepalive);
@@ -165,14 +170,14 @@ export class Wakeups {
     return this.#closed || signal?.aborted === true;
   }
 
-  /** After {@link close}: the last notification has left. */
+  /** After {@link close}: no connection is left. */
   async closedFully(): Promise<void> {
-    await this.#telling;
     await this.#connecting;
     this.#drop();
   }
 
-  #ringHere(lanes: readonly string[], inMs: number): void {
+  /** Wakes only those who would sleep through it, and each of them once: after another look they know. */
+  ringHere(lanes: readonly string[], inMs: number): void {
     this.#news++;
     for (const lane of lanes)
       this.#work.set(lane, (this.#work.get(lane) ?? 0) + 1);
@@ -190,7 +195,7 @@ export class Wakeups {
     if (interest === "news") return this.#news + this.#foreign;
     return interest.lanes.reduce(
       (sum, lane) => sum + (this.#work.get(lane) ?? 0),
-      this.#foreign,
+      this.#foreign + this.#timers,
     );
   }
 
@@ -198,6 +203,14 @@ export class Wakeups {
     // A copy: those who come back at once are meant to wait for the next ring.
     for (const waiter of [...this.#waiters])
       if (concerns(waiter)) waiter.wake();
+  }
+
+  #lookMs(): number {
+    if (!this.#options.push || this.#listener === undefined)
+      return SAFETY_POLL_MS;
+    return performance.now() - this.#newAtMs < FIRST_LOOK_MS
+      ? FIRST_LOOK_MS
+      : LOOK_MS_MAX;
   }
 
   /** @returns whether something was said that asks for another look before parking */
@@ -211,29 +224,19 @@ export class Wakeups {
     );
     if (lanes.length === 0) return false;
     try {
-      await this.#db.query(SAY_WAITING, this.#process, WAITING_MS, lanes);
+      await this.#db.query(
+        SAY_WAITING,
+        this.#db.notifier.process!,
+        WAITING_MS,
+        lanes,
+      );
     } catch {
       return false;
     }
+    const isNew = lanes.some((lane) => !this.#saidAtMs.has(lane));
     for (const lane of lanes) this.#saidAtMs.set(lane, now);
+    if (isNew) this.#newAtMs = now;
     return true;
-  }
-
-  async #tell(): Promise<void> {
-    const toTell = this.#toTell;
-    this.#toTell = new Map();
-    try {
-      await this.#db.query(
-        TELL,
-        this.channel,
-        this.#process,
-        [...toTell.keys()],
-        [...toTell.values()],
-        NOTICE_BYTES_MAX,
-      );
-    } catch {
-      // A hint that is lost costs a waiter its next look, no more.
-    }
   }
 
   #hear(payload: string | undefined): void {
@@ -242,9 +245,9 @@ export class Wakeups {
         from?: string;
         lanes: Record<string, number>;
       };
-      if (from === this.#process) return;
+      if (from === this.#db.notifier.process) return;
       for (const [lane, inMs] of Object.entries(lanes))
-        this.#ringHere(lane === NEWS ? [] : [lane], inMs);
+        this.ringHere(lane === NEWS ? [] : [lane], inMs);
     } catch {
       // Not ours, or of a newer library: look at everything.
       this.#foreign++;
@@ -287,7 +290,7 @@ export class Wakeups {
     client.on("notification", ({ payload }) => this.#hear(payload));
     try {
       await client.connect();
-      await client.query(`LISTEN "${this.channel}"`);
+      await client.query(`LISTEN "${this.#db.notifier.channel}"`);
       if (this.#closed) throw new Error("closed meanwhile");
       this.#listener = client;
       this.#failures = 0;
@@ -322,20 +325,3 @@ const SAY_WAITING = `
   FROM unnest(?::TEXT[]) AS said (lane)
   ON CONFLICT (lane, process) DO UPDATE
   SET until = excluded.until`;
-
-/** One notification for all lanes where another process waits; none where nobody does. Too many: one for all. */
-const TELL = `
-  WITH us AS (
-    SELECT ?::TEXT AS channel, ?::UUID AS process
-  ), told AS (
-    SELECT json_build_object('from', us.process, 'lanes', json_object_agg(rung.lane, rung.due))::TEXT AS notice
-    FROM us, unnest(?::TEXT[], ?::BIGINT[]) AS rung (lane, due)
-    WHERE EXISTS (
-      SELECT 1
-      FROM waiters AS waiting
-      WHERE waiting.lane = rung.lane AND waiting.process <> us.process AND waiting.until > (SELECT now_ms())
-    )
-    GROUP BY us.process
-  )
-  SELECT pg_notify(us.channel, CASE WHEN octet_length(notice) <= ? THEN notice ELSE '*' END)
-  FROM us, told`;

@@ -24,6 +24,7 @@ import {
   promoteIfDue,
   ringAfterCommit,
 } from "../procedures/lifecycle.js";
+import { claimQuickly } from "../procedures/quick.js";
 import type { Presence } from "../procedures/registry.js";
 import type { Route } from "../procedures/routes.js";
 import {
@@ -94,8 +95,9 @@ async function claimWaiting(
   args: ClaimArgs,
 ): Promise<ClaimManyResult> {
   return await parked(store, args, args.maxWaitMs ?? 0, args.signal, {
-    attempt: () =>
-      store.db.write(async (tx) => await claimNow(store, tx, args)),
+    attempt: async () =>
+      (await claimQuickly(store, args)) ??
+      (await store.db.write(async (tx) => await claimNow(store, tx, args))),
     isEmpty: (answer) => answer.claimed.length === 0,
   });
 }
@@ -146,8 +148,7 @@ export async function claimNow(
     }
   }
   // Whoever is parked on these lanes must look when these leases may lapse.
-  if (claimed.length > 0)
-    tx.afterCommit(() => store.wakeups.ringDue(args.lanes, args.leaseTtlMs));
+  if (claimed.length > 0) store.wakeups.ring(tx, args.lanes, args.leaseTtlMs);
   if (claimed.length === args.max) return { claimed };
   const dueAt = await nextDueAtMs(tx, routesOf.flat(), now);
   return dueAt === undefined

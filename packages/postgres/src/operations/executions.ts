@@ -30,7 +30,7 @@ import {
 } from "../procedures/lifecycle.js";
 import { appendEvent } from "../procedures/log.js";
 import { readPolicy } from "../procedures/policy.js";
-import { submitBatch, submitOne } from "../procedures/submit.js";
+import { submitBatch, Submissions } from "../procedures/submit.js";
 import {
   attemptStateCode,
   changeDetails,
@@ -47,9 +47,10 @@ export function executionOperations(
   store: Store,
 ): Implementation<ExecutionOperations> {
   const { db } = store;
+  const submissions = new Submissions(store);
   return {
     async createExecution(args) {
-      return settle(await submitOne(store, args));
+      return settle(await submissions.submit(args));
     },
 
     async submitMany(args) {
@@ -234,6 +235,9 @@ async function replay(
   });
   saveExecution(tx, row);
   ringAfterCommit(store, tx, row);
+  const { deadline_at: deadlineAt } = row;
+  if (deadlineAt !== null)
+    tx.afterCommit(() => store.wakeups.ringTimer(deadlineAt - now));
 
   return { kind: "replayed" as const, publicState: publicStateAt(row, now) };
 }

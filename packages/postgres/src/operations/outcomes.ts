@@ -21,13 +21,14 @@ import {
 } from "@flowfabric/core";
 
 import { settle } from "../errors.js";
+import { Grouped } from "../grouped.js";
 import {
   findExecution,
   lockAhead,
   lockExecution,
   saveExecution,
 } from "../procedures/executions.js";
-import { failAttempt } from "../procedures/failure.js";
+import { failAttempt, type Failure } from "../procedures/failure.js";
 import {
   enterTerminal,
   isInterrupted,
@@ -37,6 +38,8 @@ import {
   ringAfterCommit,
 } from "../procedures/lifecycle.js";
 import { appendEvent } from "../procedures/log.js";
+import type { Ending } from "../procedures/quick-outcomes.js";
+import { endAndClaimQuickly, endQuickly } from "../procedures/quick.js";
 import {
   attemptStateCode,
   changeDetails,
@@ -54,23 +57,24 @@ export function outcomeOperations(
   store: Store,
 ): Implementation<OutcomeOperations> {
   const { db } = store;
+  const endings = new Grouped((items: readonly Ending[]) =>
+    endQuickly(store, items),
+  );
+  const endSlowly = (ending: Ending) =>
+    db.write(async (tx) => await endOwn(store, tx, ending));
   return {
     async complete({ handle, payload }) {
-      const own = readHandle(handle);
-      settle(
-        await db.write(
-          async (tx) => await completeOwn(store, tx, own, payload),
-        ),
-      );
+      const own = settle(readHandle(handle));
+      const ending = { own, payload };
+      if ((await endings.call(ending, payload?.length)) === undefined)
+        settle(await endSlowly(ending));
     },
 
     async fail({ handle, reason, classification }) {
-      const own = readHandle(handle);
-      return settle(
-        await db.write(
-          async (tx) => await failOwn(store, tx, own, reason, classification),
-        ),
-      );
+      const own = settle(readHandle(handle));
+      const ending = { own, failure: failureOf(reason, classification) };
+      const end = (await endings.call(ending)) as FailResult | undefined;
+      return end ?? (settle(await endSlowly(ending)) as FailResult);
     },
 
     async cancel({ handle, reason }) {
@@ -153,51 +157,38 @@ export function outcomeOperations(
     },
 
     async completeMany({ items }) {
-      const owned = items.map(({ handle, payload }) => ({
-        own: tryReadHandle(handle),
-        payload,
-      }));
-      return await db.write(
-        async (tx) =>
-          await inOrder(
-            tx,
-            owned,
-            async ({ own, payload }) =>
-              await completeOwn(store, tx, own, payload),
-          ),
+      return await endEach(
+        store,
+        items.map(({ handle, payload }) => ({
+          own: tryReadHandle(handle),
+          payload,
+        })),
       );
     },
 
     async completeAndClaim({ items, claim }) {
-      const owned = items.map(({ handle, payload, failure }) => ({
+      const given = items.map(({ handle, payload, failure }) => ({
         own: tryReadHandle(handle),
         payload,
-        failure,
+        failure: failure && failureOf(failure.reason, failure.classification),
       }));
-      const answer = await db.write(async (tx) => {
-        const results = await inOrder(tx, owned, async (item) =>
-          item.failure === undefined
-            ? await completeOwn(store, tx, item.own, item.payload)
-            : await failOwn(
-                store,
-                tx,
-                item.own,
-                item.failure.reason,
-                item.failure.classification,
-              ),
-        );
-        if (claim === undefined) return { results, claimed: [] };
-        const retried = owned.flatMap(({ own }, index) =>
-          results[index]!.kind === "retryScheduled" && !isRefusal(own)
-            ? [own.executionId]
-            : [],
-        );
-        return {
-          results,
-          ...(await claimNow(store, tx, claim, new Set<string>(retried))),
-        };
-      });
-      if (claim !== undefined) await store.driver.drive(store, claim);
+      if (claim === undefined)
+        return { results: await endEach(store, given), claimed: [] };
+      const answer =
+        (await endAndClaim(store, given, claim)) ??
+        (await db.write(async (tx) => {
+          const results = await inOrder(store, tx, given);
+          const retried = given.flatMap(({ own }, index) =>
+            results[index]!.kind === "retryScheduled" && !isRefusal(own)
+              ? [own.executionId]
+              : [],
+          );
+          return {
+            results,
+            ...(await claimNow(store, tx, claim, new Set<string>(retried))),
+          };
+        }));
+      await store.driver.drive(store, claim);
       return answer;
     },
 
@@ -253,15 +244,82 @@ export function outcomeOperations(
   };
 }
 
-type Failure = Args<"fail">["reason"];
+/** A bad handle is its item's own matter. */
+type GivenEnding = Omit<Ending, "own"> & {
+  readonly own: HandlePayload | Refusal;
+};
+
+const isReadable = (given: GivenEnding): given is Ending =>
+  !isRefusal(given.own);
+
+function failureOf(
+  reason: Args<"fail">["reason"],
+  classification: FailureClass,
+): Failure {
+  return {
+    message: reason.message,
+    category:
+      reason.detail === undefined || reason.detail.length === 0
+        ? classification
+        : Buffer.from(reason.detail).toString("utf8"),
+    classification,
+    actor: "worker",
+  };
+}
+
+/** Those that one statement has not ended are looked at more closely, in a transaction behind it. */
+async function endEach(
+  store: Store,
+  given: readonly GivenEnding[],
+): Promise<OutcomeResult[]> {
+  const readable = given.filter(isReadable);
+  const ends = await endQuickly(store, readable);
+  const known = new Map(readable.map((ending, index) => [ending, ends[index]]));
+  const rest = given.filter(
+    (one) => !isReadable(one) || known.get(one) === undefined,
+  );
+  const results =
+    rest.length === 0
+      ? []
+      : await store.db.write(async (tx) => await inOrder(store, tx, rest));
+  const others = results.values();
+  return given.map(
+    (one) =>
+      (isReadable(one) ? known.get(one) : undefined) ?? others.next().value!,
+  );
+}
+
+/** By one statement, where nothing is out of the ordinary. */
+async function endAndClaim(
+  store: Store,
+  given: readonly GivenEnding[],
+  claim: Args<"claimMany">,
+) {
+  const readable = given.filter(isReadable);
+  if (readable.length < given.length) return undefined;
+  const answer = await endAndClaimQuickly(store, readable, claim);
+  if (answer === undefined) return undefined;
+  const { ends, ...claimed } = answer;
+  return { results: ends.map((end) => end!), ...claimed };
+}
+
+async function endOwn(
+  store: Store,
+  tx: Session,
+  { own, payload, failure }: GivenEnding,
+): Promise<{ kind: "completed" } | FailResult | Refusal> {
+  if (isRefusal(own)) return own;
+  return failure === undefined
+    ? await completeOwn(store, tx, own, payload)
+    : await failOwn(store, tx, own, failure);
+}
 
 async function completeOwn(
   store: Store,
   tx: Session,
-  own: HandlePayload | Refusal,
+  own: HandlePayload,
   payload: Uint8Array | undefined,
 ): Promise<{ kind: "completed" } | Refusal> {
-  if (isRefusal(own)) return own;
   const row = await lockFenced(store, tx, own);
   if (isRefusal(row))
     return await reconciled(row, (detail) =>
@@ -291,11 +349,9 @@ function complete(
 async function failOwn(
   store: Store,
   tx: Session,
-  own: HandlePayload | Refusal,
-  reason: Failure,
-  classification: FailureClass,
+  own: HandlePayload,
+  failure: Failure,
 ): Promise<FailResult | Refusal> {
-  if (isRefusal(own)) return own;
   const row = await lockFenced(store, tx, own);
   if (isRefusal(row)) {
     return await reconciled(row, async (detail) => {
@@ -311,16 +367,6 @@ async function failOwn(
     });
   }
 
-  const category =
-    reason.detail === undefined || reason.detail.length === 0
-      ? classification
-      : Buffer.from(reason.detail).toString("utf8");
-  const failure = {
-    message: reason.message,
-    category,
-    classification,
-    actor: "worker" as const,
-  };
   return await failAttempt(
     store,
     tx,
@@ -380,17 +426,18 @@ async function lockByTriple(
 }
 
 /** The outcomes of one batch: all rows are locked ahead, in one order for every process, then each has its turn. */
-async function inOrder<Item extends { readonly own: HandlePayload | Refusal }>(
+async function inOrder(
+  store: Store,
   tx: Session,
-  items: readonly Item[],
-  act: (item: Item) => Promise<{ kind: "completed" } | FailResult | Refusal>,
+  given: readonly GivenEnding[],
 ): Promise<OutcomeResult[]> {
   await lockAhead(
     tx,
-    items.flatMap(({ own }) => (isRefusal(own) ? [] : [own.executionId])),
+    given.filter(isReadable).map(({ own }) => own.executionId),
   );
   const results: OutcomeResult[] = [];
-  for (const item of items) results.push(outcomeOf(await act(item)));
+  for (const ending of given)
+    results.push(outcomeOf(await endOwn(store, tx, ending)));
   return results;
 }
 
@@ -409,7 +456,6 @@ async function reconciled<Answer>(
   return (await recognise(answer.refused.detail)) ?? answer;
 }
 
-/** A bad handle is its item's own matter. */
 function tryReadHandle(
   handle: Args<"complete">["handle"],
 ): HandlePayload | Refusal {

@@ -17,6 +17,11 @@ import {
   selectExecutions,
 } from "../procedures/executions.js";
 import {
+  markLapsedIfDue,
+  promoteIfDue,
+  ringAfterCommit,
+} from "../procedures/lifecycle.js";
+import {
   effectiveNow,
   EXECUTION_COLUMNS,
   executionIdOf,
@@ -60,8 +65,13 @@ export function tagOperations(store: Store): Implementation<TagOperations> {
             row.seq,
           );
           row.tags = JSON.stringify({ ...tags, [args.key]: args.value });
-          row.mutated_at = effectiveNow(row, tx.now());
+          const now = effectiveNow(row, tx.now());
+          row.mutated_at = now;
+          // A change at this instant makes what time has brought until now a fact, whatever the clock does next.
+          promoteIfDue(tx, row, now);
+          markLapsedIfDue(tx, row, now);
           saveExecution(tx, row);
+          ringAfterCommit(store, tx, row);
 
           return undefined;
         }),

@@ -70,8 +70,8 @@ export async function nextDueAtMs(
   if (routes.length === 0) return undefined;
   const found = await tx.get<{ due: number | null }>(
     NEXT_DUE,
-    idsOf(routes),
     nowMs,
+    idsOf(routes),
   );
   return found?.due ?? undefined;
 }
@@ -91,7 +91,7 @@ const GIVEN = `
   )`;
 
 /** Past its deadline an execution is the driver's to end, and nobody's to begin. */
-const IN_TIME = "(deadline_at IS NULL OR deadline_at > given.now)";
+export const IN_TIME = "(deadline_at IS NULL OR deadline_at > given.now)";
 
 const readyCandidates = (condition = "") => `
   SELECT ready.*
@@ -110,6 +110,7 @@ const readyCandidates = (condition = "") => `
  * thousand: beyond that the driver's portions shorten the queue faster than order could matter. The conditions stand
  * twice, for a row that changed while it was being locked is looked at again by the outer ones only.
  */
+export const RIPE_MAX = 1_000;
 const dueCandidates = (home: number, condition = "") => `
   SELECT due.*
   FROM given, unnest(given.routes) AS wanted (id), LATERAL (
@@ -120,7 +121,7 @@ const dueCandidates = (home: number, condition = "") => `
         FROM executions
         WHERE route = wanted.id AND home = ${home} AND score <= given.now AND ${IN_TIME} ${condition}
         ORDER BY score
-        LIMIT 1000
+        LIMIT ${RIPE_MAX}
       ))
       AND home = ${home} AND score <= given.now AND ${IN_TIME} ${condition}
     ORDER BY created_at - priority * ${PRIORITY_STEP_MS}, id
@@ -128,15 +129,15 @@ const dueCandidates = (home: number, condition = "") => `
     ${LOCK_HERE}
   ) AS due`;
 
-const belowCap = "AND reclaims < coalesce(max_reclaims, 100)";
-const free = `AND holds = 0 AND (grant_until IS NULL OR grant_until <= given.now) ${belowCap}`;
+export const BELOW_CAP = "AND reclaims < coalesce(max_reclaims, 100)";
+export const FREE = `AND holds = 0 AND (grant_until IS NULL OR grant_until <= given.now) ${BELOW_CAP}`;
 
 /** Lost leases at their cap are the driver's to end. Those that nobody has written down yet are still active. */
 const CANDIDATES = `${GIVEN}${readyCandidates()}
   UNION ALL${dueCandidates(HOME.delayed)}
-  UNION ALL${dueCandidates(HOME.lapsed, free)}
-  UNION ALL${dueCandidates(HOME.revoked, free)}
-  UNION ALL${dueCandidates(HOME.active, belowCap)}`;
+  UNION ALL${dueCandidates(HOME.lapsed, FREE)}
+  UNION ALL${dueCandidates(HOME.revoked, FREE)}
+  UNION ALL${dueCandidates(HOME.active, BELOW_CAP)}`;
 
 const ELIGIBLE = `${GIVEN}${readyCandidates()}
   UNION ALL${dueCandidates(HOME.delayed)}`;
@@ -149,33 +150,40 @@ const ELIGIBLE_IN_PARTITION = `
   )${readyCandidates(IN_PARTITION)}
   UNION ALL${dueCandidates(HOME.delayed, IN_PARTITION)}`;
 
-/** Grants stand on ready work; a few at most, at the head of their route. */
+/**
+ * When something on these routes next falls due. Grants stand on ready work; a few at most, at the head of their route.
+ * \`given\` has the clock, \`wanted\` the routes.
+ */
+export const NEXT_DUE_INSTANT = `
+    SELECT min(due) AS due
+    FROM (
+      SELECT next.score AS due
+      FROM given, wanted, unnest(ARRAY[${HOME.delayed}, ${HOME.active}, ${HOME.lapsed}, ${HOME.revoked}]) AS timed (home),
+        LATERAL (
+          SELECT score
+          FROM executions
+          WHERE route = wanted.route AND home = timed.home AND score > given.now
+          ORDER BY score
+          LIMIT 1
+        ) AS next
+      UNION ALL
+      SELECT granted.grant_until
+      FROM given, wanted, LATERAL (
+          SELECT grant_until
+          FROM executions
+          WHERE route = wanted.route AND home = ${HOME.eligible}
+          ORDER BY score, id
+          LIMIT 10
+        ) AS granted
+      WHERE granted.grant_until > given.now
+    ) AS instants`;
+
 const NEXT_DUE = `
   WITH given AS (
-    SELECT ?::BIGINT[] AS routes, ?::BIGINT AS now
-  )
-  SELECT min(due) AS due
-  FROM (
-    SELECT next.score AS due
-    FROM given, unnest(given.routes) AS wanted (id),
-      unnest(ARRAY[${HOME.delayed}, ${HOME.active}, ${HOME.lapsed}, ${HOME.revoked}]) AS timed (home), LATERAL (
-        SELECT score
-        FROM executions
-        WHERE route = wanted.id AND home = timed.home AND score > given.now
-        ORDER BY score
-        LIMIT 1
-      ) AS next
-    UNION ALL
-    SELECT granted.grant_until
-    FROM given, unnest(given.routes) AS wanted (id), LATERAL (
-        SELECT grant_until
-        FROM executions
-        WHERE route = wanted.id AND home = ${HOME.eligible}
-        ORDER BY score, id
-        LIMIT 10
-      ) AS granted
-    WHERE granted.grant_until > given.now
-  ) AS instants`;
+    SELECT ?::BIGINT AS now
+  ), wanted AS (
+    SELECT unnest(?::BIGINT[]) AS route
+  )${NEXT_DUE_INSTANT}`;
 
 const ANY_WAITING = `
   SELECT 1

@@ -7,7 +7,12 @@ import {
 } from "@flowfabric/core";
 
 import type { Session } from "../db.js";
-import { attemptStateCode, changeDetails, type ExecutionRow } from "../rows.js";
+import {
+  attemptStateCode,
+  changeDetails,
+  type ExecutionRow,
+  type WithDetails,
+} from "../rows.js";
 import type { Store } from "../store.js";
 import { saveExecution } from "./executions.js";
 import {
@@ -37,10 +42,7 @@ export async function failAttempt(
 ): Promise<FailResult> {
   const delayUntilMs = await retryTime(tx, row, failure, nowMs);
   if (delayUntilMs === undefined) {
-    changeDetails(row, {
-      failureReason: failure.message,
-      failureCategory: failure.category,
-    });
+    noteFailure(row, failure);
     enterTerminal(tx, row, "failed", nowMs, {
       actor: failure.actor,
       reason: failure.category,
@@ -51,6 +53,23 @@ export async function failAttempt(
   }
   scheduleRetry(store, tx, row, failure, delayUntilMs, nowMs);
   return { kind: "retryScheduled", delayUntilMs };
+}
+
+export function noteFailure(row: WithDetails, failure: Failure): void {
+  changeDetails(row, {
+    failureReason: failure.message,
+    failureCategory: failure.category,
+  });
+}
+
+/** Lineage of the attempt that comes next. */
+export function noteRetry(
+  row: WithDetails,
+  failure: Failure,
+  attempt: number,
+): void {
+  noteFailure(row, failure);
+  changeDetails(row, { nextReason: failure.message, nextPrevious: attempt });
 }
 
 export async function retryTime(
@@ -84,12 +103,7 @@ export function scheduleRetry(
     failureReason: failure.message,
     failureCategory: failure.category,
   });
-  changeDetails(row, {
-    failureReason: failure.message,
-    failureCategory: failure.category,
-    nextReason: failure.message,
-    nextPrevious: row.attempt,
-  });
+  noteRetry(row, failure, row.attempt);
   releaseLease(row);
   row.attempt_id = null;
   row.attempt_state = attemptStateCode("pending_retry_attempt");

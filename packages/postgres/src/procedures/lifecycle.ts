@@ -33,6 +33,7 @@ import {
   reasonCode,
   type ArchivedAttempt,
   type ExecutionRow,
+  type WithDetails,
 } from "../rows.js";
 import type { Store } from "../store.js";
 import { appendEvent } from "./log.js";
@@ -222,6 +223,55 @@ export function nextAttemptType(row: ExecutionRow): AttemptType {
   }
 }
 
+/** What an attempt's record is made of. */
+export type AttemptFacts = Readonly<WithDetails> &
+  Readonly<
+    Pick<
+      ExecutionRow,
+      | "attempt_id"
+      | "attempt_type"
+      | "attempt_at"
+      | "lease"
+      | "epoch"
+      | "holder"
+    >
+  >;
+
+export function archivedRecord(
+  facts: AttemptFacts,
+  state: ArchivedAttempt["state"],
+  endedAtMs: number,
+  end: Partial<
+    Pick<ArchivedAttempt, "state" | "failureReason" | "failureCategory">
+  >,
+): ArchivedAttempt {
+  const {
+    attemptReason,
+    attemptRequestedBy,
+    attemptPrevious,
+    failureReason,
+    failureCategory,
+  } = readDetails(facts);
+  return {
+    attemptId: bytesToUuid(facts.attempt_id!),
+    type: facts.attempt_type!,
+    state,
+    leaseId: bytesToUuid(facts.lease ?? facts.attempt_id!),
+    epoch: facts.epoch,
+    holder: facts.holder ?? 0,
+    startedAtMs: facts.attempt_at!,
+    endedAtMs,
+    ...(failureReason === undefined ? {} : { failureReason }),
+    ...(failureCategory === undefined ? {} : { failureCategory }),
+    ...(attemptReason === undefined ? {} : { reason: attemptReason }),
+    ...(attemptRequestedBy === undefined
+      ? {}
+      : { requestedBy: attemptRequestedBy }),
+    ...(attemptPrevious === undefined ? {} : { previous: attemptPrevious }),
+    ...end,
+  };
+}
+
 /** Moves the attempt that the row points at into history; nothing where there is none. */
 export function archiveAttempt(
   tx: Session,
@@ -233,31 +283,12 @@ export function archiveAttempt(
   result: Uint8Array | null = null,
 ): void {
   if (row.attempt_id === null) return;
-  const {
-    attemptReason,
-    attemptRequestedBy,
-    attemptPrevious,
-    failureReason,
-    failureCategory,
-  } = readDetails(row);
-  const record = {
-    attemptId: bytesToUuid(row.attempt_id),
-    type: row.attempt_type!,
-    state: attemptLifecycleOf(row),
-    leaseId: bytesToUuid(row.lease ?? row.attempt_id),
-    epoch: row.epoch,
-    holder: row.holder ?? 0,
-    startedAtMs: row.attempt_at!,
-    endedAtMs: row.completed_at ?? nowMs,
-    ...(failureReason === undefined ? {} : { failureReason }),
-    ...(failureCategory === undefined ? {} : { failureCategory }),
-    ...(attemptReason === undefined ? {} : { reason: attemptReason }),
-    ...(attemptRequestedBy === undefined
-      ? {}
-      : { requestedBy: attemptRequestedBy }),
-    ...(attemptPrevious === undefined ? {} : { previous: attemptPrevious }),
-    ...end,
-  } satisfies ArchivedAttempt;
+  const record = archivedRecord(
+    row,
+    attemptLifecycleOf(row),
+    row.completed_at ?? nowMs,
+    end,
+  );
   tx.run(ARCHIVE_ATTEMPT, row.seq, row.attempt, JSON.stringify(record), result);
 }
 
@@ -270,6 +301,10 @@ export function releaseLease(row: ExecutionRow): void {
   row.renew_by = null;
   row.lost_at = null;
   row.timeout_at = null;
+  forgetRevocation(row);
+}
+
+export function forgetRevocation(row: WithDetails): void {
   if (row.details !== null) changeDetails(row, { revokeReason: undefined });
 }
 
@@ -318,21 +353,25 @@ export function enterTerminal(
   row.holds = 0;
   row.timeout_left = null;
   releaseLease(row);
-  if (row.details !== null) {
-    changeDetails(row, {
-      blockingDetail: undefined,
-      blockedAtMs: undefined,
-      nextReason: undefined,
-      nextRequestedBy: undefined,
-      nextPrevious: undefined,
-    });
-  }
+  forgetPlans(row);
   dropGrant(tx, row);
   const type: EventType = outcome === "success" ? "completed" : outcome;
   appendEvent(tx, row, type, nowMs, ending.actor, {
     ...told,
     reason: ending.reason,
     data: ending.data,
+  });
+}
+
+/** Why it waited, and what would have come next. */
+export function forgetPlans(row: WithDetails): void {
+  if (row.details === null) return;
+  changeDetails(row, {
+    blockingDetail: undefined,
+    blockedAtMs: undefined,
+    nextReason: undefined,
+    nextRequestedBy: undefined,
+    nextPrevious: undefined,
   });
 }
 
@@ -367,15 +406,16 @@ export function ringAfterCommit(
   row: ExecutionRow,
 ): void {
   const { lane } = store.routes.require(row.route);
-  if (isTerminalHome(row.home)) tx.afterCommit(() => store.wakeups.ring());
+  if (isTerminalHome(row.home)) store.wakeups.ring(tx);
   // A held lease is no work for anyone, until it lapses.
-  else if (row.home === HOME.active) {
-    const inMs = row.lease_expires_at! - row.mutated_at;
-    tx.afterCommit(() => store.wakeups.ringDue([lane], inMs));
-  } else tx.afterCommit(() => store.wakeups.ring([lane]));
+  else if (row.home === HOME.active)
+    store.wakeups.ring(tx, [lane], row.lease_expires_at! - row.mutated_at);
+  else store.wakeups.ring(tx, [lane]);
 }
 
-export function attemptTypeOf(row: ExecutionRow): AttemptType {
+export function attemptTypeOf(
+  row: Readonly<Pick<ExecutionRow, "attempt_type">>,
+): AttemptType {
   return ATTEMPT_TYPES[row.attempt_type ?? 0]!;
 }
 

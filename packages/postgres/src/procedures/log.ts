@@ -19,6 +19,9 @@ export const ACTORS = [
   "engine",
 ] as const satisfies readonly EventActor[];
 
+export const actorCode = (actor: EventActor): number => ACTORS.indexOf(actor);
+export const eventCode = (type: EventType): number => EVENT_TYPES.indexOf(type);
+
 export interface EventFields {
   /** Left out where the event is no transition. */
   readonly transition?: boolean;
@@ -70,8 +73,8 @@ function insert(
     execution: row.seq,
     n,
     at: atMs,
-    type: EVENT_TYPES.indexOf(type),
-    actor: ACTORS.indexOf(actor),
+    type: eventCode(type),
+    actor: actorCode(actor),
     state: transition
       ? packState(
           row.home,

@@ -17,6 +17,10 @@ export async function readPolicy(
   const text =
     (await tx.get<{ policy: string | null }>(READ_POLICY, row.seq))?.policy ??
     null;
+  return toPolicy(text);
+}
+
+export function toPolicy(text: string | null): ExecutionPolicy {
   if (text === null) return DEFAULT_POLICY;
   const policy = parsePolicy(parseJson(text, "policy"));
   if (isEngineError(policy))

@@ -45,9 +45,14 @@ export class Routes {
     throw new NotInMemory((db) => this.refresh(db));
   }
 
+  /** @param newest the greatest number that a look at the store found; 0 for none */
+  isKnown(newest: number): boolean {
+    return newest === 0 || this.#byId.has(newest);
+  }
+
   /** A transaction saw this number; everything up to it is read. */
   async catchUp(db: Database, newest: number): Promise<void> {
-    if (newest > 0 && !this.#byId.has(newest)) {
+    if (!this.isKnown(newest)) {
       throw new NotInMemory(() => this.refresh(db));
     }
   }

@@ -1,6 +1,6 @@
 /**
- * Writing new executions; the same inside the engine's transactions and a caller's. Without idempotency keys one
- * statement writes any number of them; keys and repeats are looked up first, in a transaction.
+ * Writing new executions; the same inside the engine's transactions and a caller's. One statement writes any number of
+ * them; repeats, which it passes over, are looked up in a transaction behind it.
  */
 import {
   canonicalJson,
@@ -26,7 +26,8 @@ import {
   type SubmitManyResult,
 } from "@flowfabric/core";
 
-import { LostRace, type Session } from "../db.js";
+import { Database, notified, type Session } from "../db.js";
+import { Grouped } from "../grouped.js";
 import {
   attemptStateCode,
   executionIdOf,
@@ -39,16 +40,22 @@ import { FIND_EXECUTION, readBySeq, selectExecution } from "./executions.js";
 import type { Route } from "./routes.js";
 
 type Submitted = CreateExecutionResult | Refusal;
+type Created = Extract<CreateExecutionResult, { kind: "created" }>;
 
 /** Looks at the key and the id again when another submission got in between, this often. */
 const LOOKS_MAX = 3;
 
-export async function submitOne(
-  store: Store,
-  args: CreateExecutionArgs,
-): Promise<Submitted> {
-  const [fast] = (await submitFast(store, [args])) ?? [];
-  return fast ?? (await store.db.write((tx) => submit(store, tx, args)));
+/** Submissions of one process that come at the same time leave together. */
+export class Submissions {
+  readonly #grouped: Grouped<CreateExecutionArgs, Submitted>;
+
+  constructor(store: Store) {
+    this.#grouped = new Grouped((items) => submitEach(store, items));
+  }
+
+  submit(args: CreateExecutionArgs): Promise<Submitted> {
+    return this.#grouped.call(args, args.inputPayload?.length ?? 0);
+  }
 }
 
 export async function submitBatch(
@@ -58,34 +65,21 @@ export async function submitBatch(
   const valid = items.filter(
     (item): item is CreateExecutionArgs => !isEngineError(item),
   );
-  if (valid.length === items.length) {
-    const answers = await submitFast(store, valid);
-    if (answers !== undefined) {
-      const results: SubmitManyResult[] = [];
-      for (const [index, answer] of answers.entries()) {
-        const settled =
-          answer ??
-          (await store.db.write((tx) => submit(store, tx, valid[index]!)));
-        results.push(resultOf(settled));
-      }
-      return results;
-    }
+  if (atomicity === "perItem") {
+    const answers = (await submitEach(store, valid)).values();
+    return items.map((item) =>
+      resultOf(isEngineError(item) ? { refused: item } : answers.next().value!),
+    );
   }
   try {
     return await store.db.write(async (tx) => {
-      const results: SubmitManyResult[] = [];
-      for (const item of items)
-        results.push(
-          resultOf(
-            isEngineError(item)
-              ? { refused: item }
-              : await submit(store, tx, item),
-          ),
-        );
-      if (
-        atomicity === "allOrNothing" &&
-        results.some(({ kind }) => kind === "rejected")
-      )
+      const answers = (await submitAll(store, tx, valid)).values();
+      const results = items.map((item) =>
+        resultOf(
+          isEngineError(item) ? { refused: item } : answers.next().value!,
+        ),
+      );
+      if (results.some(({ kind }) => kind === "rejected"))
         throw new BatchRejected(results);
       return results;
     });
@@ -120,46 +114,116 @@ function resultOf(answer: Submitted): SubmitManyResult {
     : answer;
 }
 
-/**
- * One statement for all of them.
- * @returns nothing where one needs a closer look before anything is written; an item whose id exists has no answer
- */
-async function submitFast(
+/** Each for itself: one statement for all that are new; whatever it did not write is looked at more closely. */
+async function submitEach(
   store: Store,
   items: readonly CreateExecutionArgs[],
-): Promise<(CreateExecutionResult | undefined)[] | undefined> {
-  if (items.some(keyOf)) return undefined;
-  const ids = new Set(items.map(({ executionId }) => executionId));
-  if (ids.size < items.length) return undefined;
-  const records: SubmitRecord[] = [];
-  const lanes = new Set<string>();
-  for (const item of items) {
-    const policy = parsePolicy(item.policy);
-    if (isEngineError(policy)) return undefined;
-    const required = requiredOf(policy);
-    await store.routes.create(store.db, item.namespace, item.laneId, required);
-    const route = store.routes.ensure(item.namespace, item.laneId, required);
-    lanes.add(route.lane);
-    records.push(recordOf(item, policy, route, null));
-  }
-  const written = await store.db.query<WrittenRow>(
-    INSERT_EXECUTIONS,
-    JSON.stringify(records),
-    items.map(payloadOf),
-  );
-  store.wakeups.ring(lanes);
-  const homes = new Map(written.map((row) => [executionIdOf(row), row.home]));
-  return items.map(({ executionId }) => {
-    const home = homes.get(executionId);
-    return home === undefined
-      ? undefined
-      : {
-          kind: "created",
-          executionId,
-          publicState: home === HOME.delayed ? "delayed" : "waiting",
-        };
+): Promise<Submitted[]> {
+  const plain = plainOf(items);
+  const written = await writeTogether(store, store.db, plain);
+  if (written.size === items.length)
+    return items.map((item) => written.get(item)!);
+  return await store.db.write(async (tx) => {
+    const answers: Submitted[] = [];
+    for (const item of items)
+      answers.push(written.get(item) ?? (await submit(store, tx, item)));
+    return answers;
   });
 }
+
+/** As {@link submitEach}, inside one transaction. */
+async function submitAll(
+  store: Store,
+  tx: Session,
+  items: readonly CreateExecutionArgs[],
+): Promise<Submitted[]> {
+  const written = await writeTogether(store, tx, plainOf(items));
+  const answers: Submitted[] = [];
+  for (const item of items)
+    answers.push(written.get(item) ?? (await submit(store, tx, item)));
+  return answers;
+}
+
+/** What a statement can write without a look: the first with its id and its key, with a policy that is one. */
+function plainOf(items: readonly CreateExecutionArgs[]): PlainItem[] {
+  const ids = new Set<string>();
+  const keys = new Set<string>();
+  const plain: PlainItem[] = [];
+  for (const args of items) {
+    const key = keyOf(args);
+    const name = `${args.namespace}\n${args.laneId}\n${key}`;
+    const policy = parsePolicy(args.policy);
+    const isRepeat =
+      ids.has(args.executionId) || (key !== null && keys.has(name));
+    ids.add(args.executionId);
+    keys.add(name);
+    if (!isRepeat && !isEngineError(policy)) plain.push({ args, policy });
+  }
+  return plain;
+}
+
+interface PlainItem {
+  readonly args: CreateExecutionArgs;
+  readonly policy: ExecutionPolicy;
+}
+
+/** By one statement, alone or as part of a transaction; has no answer for what it did not write. */
+async function writeTogether(
+  store: Store,
+  db: Database | Session,
+  items: readonly PlainItem[],
+): Promise<Map<CreateExecutionArgs, Created>> {
+  const answers = new Map<CreateExecutionArgs, Created>();
+  if (items.length === 0) return answers;
+  const records: SubmitRecord[] = [];
+  for (const { args, policy } of items) {
+    const required = requiredOf(policy);
+    // Inside a transaction this is thrown, and the transaction run again.
+    if (db instanceof Database)
+      await store.routes.create(db, args.namespace, args.laneId, required);
+    const route = store.routes.ensure(args.namespace, args.laneId, required);
+    records.push(recordOf(args, policy, route));
+  }
+  const lanes = [...new Set(items.map(({ args }) => args.laneId))];
+  const isOwn = db instanceof Database;
+  // A transaction tells with its end; a statement of its own does so itself.
+  const toTell = isOwn ? store.wakeups.toTell(lanes) : NOTHING_TO_TELL;
+  const values = [
+    JSON.stringify(records),
+    items.map(({ args }) => payloadOf(args)),
+    ...store.db.notifier.values(toTell),
+  ];
+  const rows = isOwn
+    ? await db.query<WrittenRow>(INSERT_EXECUTIONS, ...values)
+    : await db.all<WrittenRow>(INSERT_EXECUTIONS, ...values);
+  const byId = new Map(rows.map((row) => [executionIdOf(row), row]));
+  for (const { args } of items) {
+    const row = byId.get(args.executionId);
+    if (row === undefined) continue;
+    answers.set(args, {
+      kind: "created",
+      executionId: args.executionId,
+      publicState: row.home === HOME.delayed ? "delayed" : "waiting",
+    });
+  }
+  if (answers.size === 0) return answers;
+  const arm = () => {
+    for (const { deadline_in: inMs } of rows)
+      if (inMs !== null) store.wakeups.ringTimer(inMs);
+  };
+  // A delayed one is no work yet, but a parked claim must learn when it will be.
+  if (isOwn) {
+    store.wakeups.noteTold(toTell);
+    store.wakeups.ringHere(lanes, 0);
+    arm();
+  } else {
+    store.wakeups.ring(db, lanes);
+    db.afterCommit(arm);
+  }
+  return answers;
+}
+
+const NOTHING_TO_TELL: ReadonlyMap<string, number> = new Map();
 
 /**
  * Read: key, id. Check: policy. Write: record, input, key, tags, event.
@@ -173,9 +237,8 @@ export async function submit(
   const { partition, uuid } = parseExecutionId(args.executionId)!;
   const key = keyOf(args);
   for (let looks = 0; looks < LOOKS_MAX; looks++) {
-    const now = tx.now();
     const earlier =
-      (key === null ? undefined : await findByKey(tx, args, key, now)) ??
+      (key === null ? undefined : await findByKey(tx, args, key, tx.now())) ??
       (await selectExecution(tx, FIND_EXECUTION, uuidToBytes(uuid), partition));
     if (earlier !== undefined)
       return {
@@ -187,43 +250,11 @@ export async function submit(
     const policy = parsePolicy(args.policy);
     if (isEngineError(policy)) return { refused: policy };
 
-    const route = store.routes.ensure(
-      args.namespace,
-      args.laneId,
-      requiredOf(policy),
-    );
-    let seq: number | null = null;
-    if (key !== null && policy.dedupWindowMs > 0) {
-      seq = (await tx.get<{ seq: number }>(NEXT_SEQ))!.seq;
-      const remembered = await tx.change(
-        REMEMBER_KEY,
-        args.namespace,
-        args.laneId,
-        key,
-        seq,
-        now + policy.dedupWindowMs,
-        now,
-      );
-      // Another submission with this key has committed since the look above.
-      if (remembered === 0) continue;
-    }
-    const [written] = await tx.all<WrittenRow>(
-      INSERT_EXECUTIONS,
-      JSON.stringify([recordOf(args, policy, route, seq)]),
-      [payloadOf(args)],
-    );
-    if (written === undefined) {
-      // The same, with this id; a key that was written meanwhile has to go.
-      if (seq !== null) throw new LostRace("the id was taken");
-      continue;
-    }
-    // A delayed one is no work yet, but a parked claim must learn when it will be.
-    tx.afterCommit(() => store.wakeups.ring([route.lane]));
-    return {
-      kind: "created",
-      executionId: args.executionId,
-      publicState: written.home === HOME.delayed ? "delayed" : "waiting",
-    };
+    const written = await writeTogether(store, tx, [{ args, policy }]);
+    const created = written.get(args);
+    // Another submission with this key has committed since the look above.
+    if (created === undefined) continue;
+    return created;
   }
   throw engineError("retry_exhausted", { attempts: LOOKS_MAX });
 }
@@ -232,6 +263,8 @@ interface WrittenRow {
   readonly id: Uint8Array;
   readonly partition: number;
   readonly home: number;
+  /** Milliseconds from its creation. */
+  readonly deadline_in: number | null;
 }
 
 const CREATED = EVENT_TYPES.indexOf("created");
@@ -262,7 +295,6 @@ function payloadOf(args: CreateExecutionArgs): Uint8Array | null {
 
 /** What the statement takes of one submission, but for its payload; instants that depend on the clock are its matter. */
 interface SubmitRecord {
-  readonly seq: number | null;
   readonly id: string;
   readonly partition: number;
   readonly route: number;
@@ -279,17 +311,21 @@ interface SubmitRecord {
   readonly fingerprint: string | null;
   readonly key: string | null;
   readonly creator: string | null;
+  /** Where and how long the key is remembered; absent where it is not. */
+  readonly namespace: string | null;
+  readonly lane: string | null;
+  readonly remember_ms: number | null;
 }
 
 function recordOf(
   args: CreateExecutionArgs,
   policy: ExecutionPolicy,
   route: Route,
-  seq: number | null,
 ): SubmitRecord {
   const { partition, uuid } = parseExecutionId(args.executionId)!;
+  const key = keyOf(args);
+  const isRemembered = key !== null && policy.dedupWindowMs > 0;
   return {
-    seq,
     id: uuid,
     partition,
     route: route.id,
@@ -305,8 +341,11 @@ function recordOf(
       Object.keys(args.tags).length === 0 ? null : JSON.stringify(args.tags),
     policy: args.policy === undefined ? null : canonicalJson(args.policy),
     fingerprint: requestFingerprint(args) ?? null,
-    key: keyOf(args),
+    key,
     creator: args.creatorIdentity ?? null,
+    namespace: isRemembered ? args.namespace : null,
+    lane: isRemembered ? args.laneId : null,
+    remember_ms: isRemembered ? policy.dedupWindowMs : null,
   };
 }
 
@@ -360,43 +399,62 @@ async function isSameRequest(
   );
 }
 
-/** Records as JSON beside their payloads. An id that exists writes nothing and answers nothing. */
-const INSERT_EXECUTIONS = `
+/**
+ * Records as JSON beside their payloads. Nothing is written where the id exists or the key is remembered. Whoever
+ * commits such a one at the same instant makes this statement wait, and then either passes over the item (by its key)
+ * or fails (by its id); failed, it is run again, and finds the id.
+ */
+export const INSERT_EXECUTIONS = `
   WITH clock AS MATERIALIZED (
     SELECT now_ms() AS now
   ), given AS MATERIALIZED (
-    SELECT r.*, coalesce(r.delay_until > clock.now, FALSE) AS delayed, clock.now
+    SELECT r.*, clock.now, coalesce(r.delay_until > clock.now, FALSE) AS delayed,
+      coalesce(r.deadline_at, clock.now + r.deadline_in) AS ends_at, nextval('{schema}.executions_seq_seq') AS seq
     FROM clock, ROWS FROM (
       json_to_recordset(?::JSON) AS (
-        seq BIGINT, id UUID, partition INTEGER, route BIGINT, kind TEXT, priority INTEGER, delay_until BIGINT,
-        deadline_at BIGINT, deadline_in BIGINT, timeout_ms BIGINT, max_reclaims INTEGER, keep_ms BIGINT, tags TEXT,
-        policy TEXT, fingerprint TEXT, key TEXT, creator TEXT
+        id UUID, partition INTEGER, route BIGINT, kind TEXT, priority INTEGER, delay_until BIGINT, deadline_at BIGINT,
+        deadline_in BIGINT, timeout_ms BIGINT, max_reclaims INTEGER, keep_ms BIGINT, tags TEXT, policy TEXT,
+        fingerprint TEXT, key TEXT, creator TEXT, namespace TEXT, lane TEXT, remember_ms BIGINT
       ),
       unnest(?::BYTEA[])
     ) AS r (
-      seq, id, partition, route, kind, priority, delay_until, deadline_at, deadline_in, timeout_ms, max_reclaims,
-      keep_ms, tags, policy, fingerprint, key, creator, payload
+      id, partition, route, kind, priority, delay_until, deadline_at, deadline_in, timeout_ms, max_reclaims, keep_ms,
+      tags, policy, fingerprint, key, creator, namespace, lane, remember_ms, payload
     )
+    WHERE NOT EXISTS (
+      SELECT 1
+      FROM executions AS e
+      WHERE e.id = r.id AND e.partition = r.partition
+    )
+  ), remembered AS (
+    INSERT INTO idempotency AS stored (namespace, lane, idempotency_key, seq, expires_at)
+    SELECT namespace, lane, key, seq, now + remember_ms
+    FROM given
+    WHERE remember_ms IS NOT NULL
+    ORDER BY namespace, lane, key
+    ON CONFLICT (namespace, lane, idempotency_key) DO UPDATE
+    SET seq = excluded.seq, expires_at = excluded.expires_at
+    WHERE stored.expires_at <= now_ms()
+    RETURNING seq
   ), written AS (
     INSERT INTO executions
       (seq, id, partition, route, kind, created_at, home, score, reason, attempt_state, priority, events, epoch, attempt,
         attempts, retries, reclaims, reclaims_total, replays, holds, transitioned_at, mutated_at, delay_until,
         deadline_at, timeout_ms, timer_at, max_reclaims, keep_ms, tags)
-    SELECT coalesce(seq, nextval('{schema}.executions_seq_seq')), id, partition, route, kind, now,
+    SELECT seq, id, partition, route, kind, now,
       CASE WHEN delayed THEN ${HOME.delayed} ELSE ${HOME.eligible} END,
       CASE WHEN delayed THEN delay_until ELSE now - priority * ${PRIORITY_STEP_MS} END,
       CASE WHEN delayed THEN ${reasonCode("waiting_for_delay")} ELSE ${reasonCode("waiting_for_worker")} END,
       ${PENDING_FIRST}, priority, 1, 0, 0, 0, 0, 0, 0, 0, 0, now, now, CASE WHEN delayed THEN delay_until END,
-      coalesce(deadline_at, now + deadline_in), timeout_ms, coalesce(deadline_at, now + deadline_in), max_reclaims,
-      keep_ms, tags
+      ends_at, timeout_ms, ends_at, max_reclaims, keep_ms, tags
     FROM given
-    ON CONFLICT (id, partition) DO NOTHING
-    RETURNING seq, id, partition, home, created_at, tags
+    WHERE remember_ms IS NULL OR seq IN (SELECT seq FROM remembered)
+    RETURNING seq, id, partition, home, created_at, deadline_at, tags
   ), kept AS (
     INSERT INTO inputs (seq, payload, policy, fingerprint, idempotency_key, creator)
     SELECT written.seq, payload, policy, fingerprint, key, creator
     FROM written
-    JOIN given ON given.id = written.id AND given.partition = written.partition
+    JOIN given USING (seq)
     WHERE num_nonnulls(payload, policy, fingerprint, key, creator) > 0
   ), tagged AS (
     INSERT INTO tags (tag_key, tag_value, created_at, id, seq)
@@ -408,25 +466,16 @@ const INSERT_EXECUTIONS = `
     SELECT NULL, seq, 1, created_at, ${CREATED}, ${CLIENT},
       CASE WHEN home = ${HOME.delayed} THEN ${STATE_DELAYED} ELSE ${STATE_ELIGIBLE} END, tags
     FROM written
+  ), notified AS (${notified("EXISTS (SELECT 1 FROM written)")}
   )
-  SELECT id, partition, home
-  FROM written`;
-
-const NEXT_SEQ = `
-  SELECT nextval('{schema}.executions_seq_seq') AS seq`;
+  SELECT id, partition, home, deadline_at - created_at AS deadline_in
+  FROM written
+  LEFT JOIN notified ON TRUE`;
 
 const FIND_KEY = `
   SELECT seq
   FROM idempotency
   WHERE namespace = ? AND lane = ? AND idempotency_key = ? AND expires_at > ?`;
-
-/** Takes the place of a key that has lapsed; meets no row where it has not. */
-const REMEMBER_KEY = `
-  INSERT INTO idempotency AS stored (namespace, lane, idempotency_key, seq, expires_at)
-  VALUES (?, ?, ?, ?, ?)
-  ON CONFLICT (namespace, lane, idempotency_key) DO UPDATE
-  SET seq = excluded.seq, expires_at = excluded.expires_at
-  WHERE stored.expires_at <= ?`;
 
 const READ_INPUT = `
   SELECT payload, policy, fingerprint

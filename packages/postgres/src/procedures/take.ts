@@ -119,6 +119,9 @@ export async function takeExecution(
     reason: taker.reason,
   });
   saveExecution(tx, row);
+  const { timeout_at: timeoutAt } = row;
+  if (timeoutAt !== null)
+    tx.afterCommit(() => store.wakeups.ringTimer(timeoutAt - now));
   return await claimedExecution(store, tx, row, kind);
 }
 
@@ -129,20 +132,47 @@ export async function claimedExecution(
   row: ExecutionRow,
   kind?: ClaimedExecution["kind"],
 ): Promise<ClaimedExecution> {
-  const route = store.routes.require(row.route);
-  const attemptType = attemptTypeOf(row);
-  const executionId = executionIdOf(row);
-  const leaseId = bytesToUuid(row.lease!) as LeaseId;
-  const attemptId = bytesToUuid(row.attempt_id!) as AttemptId;
-  const laneId = route.lane as LaneId;
   const known = tx.payload(row.seq);
   const payload =
     known === undefined
       ? (await tx.get<{ payload: Uint8Array | null }>(READ_PAYLOAD, row.seq))
           ?.payload
       : known;
-  const handleKind = kind ?? kindOfLease(row);
-  const handle = encodeHandle("postgres", handleKind, {
+  return toClaimed(store, row, payload ?? null, kind ?? kindOfLease(row));
+}
+
+/** A row under a lease, as far as a claim's answer needs it. */
+export type LeasedRow = Readonly<
+  Pick<
+    ExecutionRow,
+    | "id"
+    | "partition"
+    | "route"
+    | "kind"
+    | "attempt"
+    | "attempt_id"
+    | "attempt_type"
+    | "lease"
+    | "epoch"
+    | "holder"
+    | "lease_expires_at"
+    | "renewed_at"
+    | "tags"
+  >
+>;
+
+export function toClaimed(
+  store: Store,
+  row: LeasedRow,
+  payload: Uint8Array | null,
+  kind: ClaimedExecution["kind"],
+): ClaimedExecution {
+  const route = store.routes.require(row.route);
+  const executionId = executionIdOf(row);
+  const leaseId = bytesToUuid(row.lease!) as LeaseId;
+  const attemptId = bytesToUuid(row.attempt_id!) as AttemptId;
+  const laneId = route.lane as LaneId;
+  const handle = encodeHandle("postgres", kind, {
     executionId,
     attemptIndex: row.attempt,
     attemptId,
@@ -153,14 +183,14 @@ export async function claimedExecution(
     workerInstanceId: store.holders.require(row.holder!).workerInstanceId,
   });
   return {
-    kind: handleKind,
+    kind,
     executionId,
     laneId,
     leaseId,
     leaseEpoch: row.epoch,
     attemptIndex: row.attempt,
     attemptId,
-    attemptType,
+    attemptType: attemptTypeOf(row),
     leaseExpiresAtMs: row.lease_expires_at!,
     handle,
     context: {

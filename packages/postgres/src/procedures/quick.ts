@@ -1,0 +1,256 @@
+/**
+ * The hot operations on their happy path: one statement each, for any number of items. Where a statement finds anything
+ * out of the ordinary it leaves that as it is, and the caller takes the slow path: a transaction that locks, decides by
+ * the rules of core and names the refusal.
+ */
+import type { Args, ClaimManyResult, OutcomeResult } from "@flowfabric/core";
+
+import { notified, type NotifyValues } from "../db.js";
+import type { Store } from "../store.js";
+import {
+  claimValues,
+  MAY_TAKE,
+  NEXT_DUE_UNLESS_FULL,
+  PICKED,
+  TAKEN,
+  toClaimedExecution,
+  type QuickClaim,
+  type TakenRow,
+} from "./quick-claims.js";
+import {
+  ENDED,
+  endingValues,
+  HELD,
+  plainEndings,
+  resultOf,
+  type Ending,
+  type PlainEnding,
+} from "./quick-outcomes.js";
+
+type ClaimArgs = Args<"claimMany">;
+
+/** Without an answer: this one needs a closer look. */
+export type End = Exclude<OutcomeResult, { kind: "rejected" }> | undefined;
+
+/** Each for itself. */
+export async function endQuickly(
+  store: Store,
+  endings: readonly Ending[],
+): Promise<End[]> {
+  const found = plainEndings(endings, store.leases);
+  const plain = found.filter((one) => one !== undefined);
+  if (plain.length === 0) return found.map(() => undefined);
+  const toTell = endsToTell(store, plain);
+  const [answer] = await store.db.query<EndAnswer>(
+    END,
+    ...endingValues(plain),
+    ...noticeOf(store, toTell),
+  );
+  const ends = noteEnds(store, plain, answer!.ended, toTell).values();
+  return found.map((one) => one && ends.next().value);
+}
+
+/** @returns nothing where the slow path has to see to it; nothing was claimed then */
+export async function claimQuickly(
+  store: Store,
+  args: ClaimArgs,
+): Promise<ClaimManyResult | undefined> {
+  const claim = await quickClaim(store, args);
+  if (claim === undefined) return undefined;
+  const toTell = store.wakeups.toTell(args.lanes, args.leaseTtlMs);
+  const rows = await store.db.query<ClaimAnswer>(
+    CLAIM,
+    ...claimValues(claim),
+    ...noticeOf(store, toTell),
+  );
+  return await noteClaims(store, args, claim, rows, toTell);
+}
+
+/** Both, or neither: then nothing is answered, and nothing was written. */
+export async function endAndClaimQuickly(
+  store: Store,
+  endings: readonly Ending[],
+  args: ClaimArgs,
+): Promise<(ClaimManyResult & { readonly ends: End[] }) | undefined> {
+  const plain = plainEndings(endings, store.leases).filter(
+    (one) => one !== undefined,
+  );
+  const claim = await quickClaim(store, args);
+  if (plain.length < endings.length || claim === undefined) return undefined;
+  const toTell = endsToTell(store, plain);
+  for (const [lane, inMs] of store.wakeups.toTell(args.lanes, args.leaseTtlMs))
+    if (!toTell.has(lane)) toTell.set(lane, inMs);
+  const rows = await store.db.query<ClaimAnswer & EndAnswer>(
+    END_AND_CLAIM,
+    ...endingValues(plain),
+    ...claimValues(claim),
+    ...noticeOf(store, toTell),
+  );
+  const answer = await noteClaims(store, args, claim, rows, toTell);
+  return answer === undefined
+    ? undefined
+    : { ...answer, ends: noteEnds(store, plain, rows[0]!.ended, toTell) };
+}
+
+interface EndAnswer {
+  /** JSON: pairs of place, counted from 1, and instant. */
+  readonly ended: string | null;
+}
+
+interface ClaimAnswer extends TakenRow {
+  readonly ahead: boolean;
+  readonly looked_at: number;
+  readonly nothing_due: boolean;
+  readonly newest_route: number;
+  readonly next_due: number | null;
+}
+
+function endsToTell(
+  store: Store,
+  plain: readonly PlainEnding[],
+): Map<string, number> {
+  const toTell = store.wakeups.toTell([]);
+  // A retry is work again, once its back-off is over.
+  for (const { ending, record } of plain)
+    if (record.delay !== null)
+      for (const [lane, inMs] of store.wakeups.toTell(
+        [ending.own.laneId],
+        record.delay,
+      ))
+        toTell.set(lane, Math.min(toTell.get(lane) ?? inMs, inMs));
+  return toTell;
+}
+
+function noticeOf(
+  store: Store,
+  toTell: ReadonlyMap<string, number>,
+): NotifyValues {
+  return store.db.notifier.values(toTell);
+}
+
+function noteEnds(
+  store: Store,
+  plain: readonly PlainEnding[],
+  ended: string | null,
+  told: ReadonlyMap<string, number>,
+): End[] {
+  const ends: End[] = plain.map(() => undefined);
+  for (const [place, atMs] of JSON.parse(ended ?? "[]") as [number, number][]) {
+    const { ending, record } = plain[place - 1]!;
+    ends[place - 1] = resultOf(record, atMs);
+    store.leases.forget(ending.own);
+    if (record.delay !== null)
+      store.wakeups.ringHere([ending.own.laneId], record.delay);
+  }
+  if (ended !== null) {
+    store.wakeups.noteTold(told);
+    store.wakeups.ringHere([], 0);
+  }
+  return ends;
+}
+
+/** @returns nothing where an earlier claim's answer may have to be repeated */
+async function quickClaim(
+  store: Store,
+  args: ClaimArgs,
+): Promise<QuickClaim | undefined> {
+  if (args.repeat && args.requestId !== undefined) return undefined;
+  await store.holders.create(store.db, args);
+  const offered = new Set(args.capabilities);
+  return {
+    routes: args.lanes.map((lane) =>
+      store.routes.serveable(lane, offered, args.namespace),
+    ),
+    max: args.max,
+    leaseTtlMs: args.leaseTtlMs,
+    holder: store.holders.ensure(args),
+    requestId: args.requestId,
+    floorOf: (route) => store.floors.of(route),
+  };
+}
+
+async function noteClaims(
+  store: Store,
+  args: ClaimArgs,
+  claim: QuickClaim,
+  rows: readonly ClaimAnswer[],
+  told: ReadonlyMap<string, number>,
+): Promise<ClaimManyResult | undefined> {
+  const first = rows[0]!;
+  const isNews = !store.routes.isKnown(first.newest_route);
+  if (isNews) await store.routes.refresh(store.db);
+  if (!first.ahead) return undefined;
+  const taken = rows.filter(({ id }) => id !== null);
+  const claimed = taken.map((row) => toClaimedExecution(store, row));
+  // Another process has made a route that this claim should have looked at.
+  if (isNews && claimed.length === 0) return undefined;
+
+  const stoodAt = new Map<number, number>();
+  for (const { route, stood_at: score, was_due: wasDue } of taken)
+    if (!wasDue)
+      stoodAt.set(route, Math.min(stoodAt.get(route) ?? score, score));
+  store.floors.noteClaim(
+    claim.routes.flat().map(({ id }) => id),
+    stoodAt,
+    first.nothing_due ? first.looked_at : undefined,
+  );
+
+  if (claimed.length > 0) {
+    store.wakeups.noteTold(told);
+    // Whoever is parked on these lanes must look when these leases may lapse.
+    store.wakeups.ringHere(args.lanes, args.leaseTtlMs);
+  }
+  for (const { timeout_at: timeoutAt, renewed_at: takenAt } of taken)
+    if (timeoutAt !== null) store.wakeups.ringTimer(timeoutAt - takenAt!);
+
+  if (claimed.length === args.max) return { claimed };
+  // The statement saw the store as it was before the leases that it made.
+  const nextDueInMs = Math.min(
+    first.next_due === null ? Infinity : first.next_due - first.looked_at,
+    claimed.length > 0 ? args.leaseTtlMs : Infinity,
+  );
+  return nextDueInMs === Infinity
+    ? { claimed }
+    : { claimed, nextDueInMs: Math.max(0, nextDueInMs) };
+}
+
+const ENDS = `
+    (
+      SELECT json_agg(json_build_array(place, at))::TEXT
+      FROM held, go
+      WHERE go.ahead
+    ) AS ended`;
+
+/** The last part is read by the answer, for what is only read would not happen otherwise. */
+const END = `
+  WITH ${HELD}, go AS MATERIALIZED (
+    SELECT TRUE AS ahead
+  ), ${ENDED}, notified AS (${notified("EXISTS (SELECT 1 FROM held)")}
+  )
+  SELECT ${ENDS}, (SELECT count(*) FROM notified) AS notified`;
+
+const claimAnswer = (more = "") => `
+  SELECT meta.*, taken.*, inputs.payload, inputs.policy
+  FROM (
+    SELECT go.ahead, given.now AS looked_at, (SELECT coalesce(max(id), 0) FROM routes) AS newest_route,
+      NOT (SELECT found FROM lost) AND NOT EXISTS (SELECT 1 FROM candidates WHERE due) AS nothing_due,
+      ${NEXT_DUE_UNLESS_FULL} AS next_due, (SELECT count(*) FROM notified) AS notified${more}
+    FROM given, go
+  ) AS meta
+  LEFT JOIN taken ON TRUE
+  LEFT JOIN inputs ON inputs.seq = taken.seq
+  ORDER BY taken.place`;
+
+const CLAIM = `
+  WITH ${PICKED}, go AS MATERIALIZED (
+    SELECT ${MAY_TAKE} AS ahead, now_ms() AS now
+    FROM (SELECT count(*) FROM picked) AS all_of_them
+  ), ${TAKEN}, notified AS (${notified("EXISTS (SELECT 1 FROM chosen)")}
+  )${claimAnswer()}`;
+
+const END_AND_CLAIM = `
+  WITH ${HELD}, ${PICKED}, go AS MATERIALIZED (
+    SELECT ${MAY_TAKE} AND all_held.count = (SELECT count(*) FROM ending) AS ahead, now_ms() AS now
+    FROM (SELECT count(*) FROM picked) AS all_picked, (SELECT count(*) FROM held) AS all_held
+  ), ${ENDED}, ${TAKEN}, notified AS (${notified("(SELECT ahead FROM go)")}
+  )${claimAnswer(`,${ENDS}`)}`;
