@@ -31,7 +31,10 @@ export interface Queryable {
     values?: unknown[];
     name?: string;
     rowMode?: "array";
+    types?: typeof TYPES;
   }): Promise<unknown>;
+  /** It sends without waiting for the answers before. */
+  readonly pipeline?: boolean;
 }
 
 const TRIES_MAX = 4;
@@ -194,6 +197,8 @@ export class Session {
   #events: EventValues[] = [];
   #sent: Promise<unknown>[] = [];
   #failure: { readonly error: unknown } | undefined;
+  /** A client that does not pipeline takes one query after the other. */
+  #turn: Promise<unknown> = Promise.resolve();
   #afterCommit: (() => void)[] = [];
   readonly #toTell = new Map<string, number>();
   readonly #locked = new Map<string, ExecutionRow>();
@@ -308,7 +313,7 @@ export class Session {
       this.#mode === "read"
         ? "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
         : "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE";
-    const results = (await this.#client.query({
+    const results = (await this.#query({
       text: `${begin}; ${settings}; SELECT ${schema}.now_ms()::TEXT AS now, (SELECT coalesce(max(id), 0)::TEXT FROM ${schema}.routes) AS routes`,
     })) as QueryResult<{ now: string; routes: string }>[];
     const { now, routes } = results.at(-1)!.rows[0]!;
@@ -328,7 +333,7 @@ export class Session {
   async commit(): Promise<(() => void)[]> {
     this.#notify();
     this.flush();
-    const committed = this.#client.query({ text: "COMMIT" });
+    const committed = this.#query({ text: "COMMIT" });
     // Never unheard, also where a statement before it fails first.
     committed.catch(() => {});
     await Promise.all(this.#sent.splice(0));
@@ -359,16 +364,23 @@ export class Session {
     rowMode?: "array",
   ): Promise<QueryResult> {
     try {
-      return (await this.#client.query({
+      return (await this.#query({
         ...this.#dialect.statement(sql),
         values,
         types: TYPES,
         ...(rowMode === undefined ? {} : { rowMode }),
-      } as never)) as QueryResult;
+      })) as QueryResult;
     } catch (error) {
       this.#failure ??= { error };
       throw error;
     }
+  }
+
+  #query(query: Parameters<Queryable["query"]>[0]): Promise<unknown> {
+    if (this.#client.pipeline === true) return this.#client.query(query);
+    const sent = this.#turn.then(() => this.#client.query(query));
+    this.#turn = sent.catch(() => {});
+    return sent;
   }
 }
 

@@ -18,9 +18,11 @@ import {
 } from "@flowfabric/core";
 
 import { settle } from "../errors.js";
+import { Grouped } from "../grouped.js";
 import { lockExecution, saveExecution } from "../procedures/executions.js";
 import { ringAfterCommit } from "../procedures/lifecycle.js";
 import { appendEvent, appendFeedEvent } from "../procedures/log.js";
+import { renewQuickly } from "../procedures/quick-holding.js";
 import {
   attemptStateCode,
   bytesToUuid,
@@ -36,12 +38,16 @@ import { refuseMarking } from "./executions.js";
 
 export function leaseOperations(store: Store): Implementation<LeaseOperations> {
   const { db } = store;
+  const renewals = new Grouped((owns: readonly HandlePayload[]) =>
+    renewQuickly(store, owns),
+  );
   return {
     async renew({ handle }) {
-      const own = readHandle(handle);
+      const own = settle(readHandle(handle));
+      const renewed = await renewals.call(own);
+      if (renewed !== undefined) return renewed;
       return settle(
         await db.write(async (tx) => {
-          if (isRefusal(own)) return own;
           const row = await lockFenced(store, tx, own);
           if (isRefusal(row)) return row;
 

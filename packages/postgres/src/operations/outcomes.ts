@@ -38,6 +38,7 @@ import {
   ringAfterCommit,
 } from "../procedures/lifecycle.js";
 import { appendEvent } from "../procedures/log.js";
+import { reportQuickly, type Report } from "../procedures/quick-holding.js";
 import type { Ending } from "../procedures/quick-outcomes.js";
 import { endAndClaimQuickly, endQuickly } from "../procedures/quick.js";
 import {
@@ -59,6 +60,9 @@ export function outcomeOperations(
   const { db } = store;
   const endings = new Grouped((items: readonly Ending[]) =>
     endQuickly(store, items),
+  );
+  const reports = new Grouped((items: readonly Report[]) =>
+    reportQuickly(store, items),
   );
   const endSlowly = (ending: Ending) =>
     db.write(async (tx) => await endOwn(store, tx, ending));
@@ -111,10 +115,10 @@ export function outcomeOperations(
     },
 
     async progress({ handle, percent, message }) {
-      const own = readHandle(handle);
+      const own = settle(readHandle(handle));
+      if (await reports.call({ own, percent, message })) return;
       settle(
         await db.write(async (tx) => {
-          if (isRefusal(own)) return own;
           const row = await lockFenced(store, tx, own, { marks: false });
           if (isRefusal(row)) return row;
           const now = effectiveNow(row, tx.now());

@@ -45,22 +45,34 @@ export interface QuickClaim {
   readonly floorOf: (route: number) => Floor;
 }
 
+/**
+ * As JSON: what the planner cannot count it plans once. Arrays, whose lengths it sees, would make it plan each claim anew,
+ * which takes longer than the claim.
+ */
 export function claimValues(claim: QuickClaim): SqlValue[] {
-  const wanted = claim.routes.flatMap((routes, turn) =>
-    routes.map(({ id }) => ({ id, turn, ...claim.floorOf(id) })),
-  );
   return [
-    claim.max,
-    claim.leaseTtlMs,
-    Math.floor((claim.leaseTtlMs * 2) / 3),
-    claim.holder,
-    claim.requestId ?? null,
-    wanted.map(({ id }) => id),
-    wanted.map(({ turn }) => turn),
-    wanted.map(({ readyFrom }) => readyFrom),
-    wanted.map(({ dueFrom }) => dueFrom),
-    Array.from({ length: claim.max }, newLeaseId),
-    Array.from({ length: claim.max }, newAttemptId),
+    JSON.stringify({
+      most: claim.max,
+      ttl: claim.leaseTtlMs,
+      renew_in: Math.floor((claim.leaseTtlMs * 2) / 3),
+      holder: claim.holder,
+      request: claim.requestId ?? null,
+    }),
+    JSON.stringify(
+      claim.routes.flatMap((routes, turn) =>
+        routes.map(({ id }) => {
+          const { readyFrom, dueFrom } = claim.floorOf(id);
+          return { route: id, turn, ready_from: readyFrom, due_from: dueFrom };
+        }),
+      ),
+    ),
+    JSON.stringify(
+      Array.from({ length: claim.max }, (_unused, index) => ({
+        place: index + 1,
+        lease: newLeaseId(),
+        attempt_id: newAttemptId(),
+      })),
+    ),
   ];
 }
 
@@ -131,14 +143,14 @@ const CANDIDATE_COLUMNS = `seq, id, created_at, priority, mutated_at, score, eve
 /** What is asked for, what stands there, and the best of it, under lock. */
 export const PICKED = `
   given AS MATERIALIZED (
-    SELECT ?::INTEGER AS most, ?::BIGINT AS ttl, ?::BIGINT AS renew_in, ?::BIGINT AS holder, ?::TEXT AS request,
-      now_ms() AS now
+    SELECT g.*, now_ms() AS now
+    FROM json_to_record(?::JSON) AS g (most INTEGER, ttl BIGINT, renew_in BIGINT, holder BIGINT, request TEXT)
   ), wanted AS MATERIALIZED (
-    SELECT route, turn, ready_from, due_from
-    FROM unnest(?::BIGINT[], ?::INTEGER[], ?::BIGINT[], ?::BIGINT[]) AS w (route, turn, ready_from, due_from)
+    SELECT *
+    FROM json_to_recordset(?::JSON) AS w (route BIGINT, turn INTEGER, ready_from BIGINT, due_from BIGINT)
   ), minted AS MATERIALIZED (
-    SELECT place, lease, attempt_id
-    FROM unnest(?::UUID[], ?::UUID[]) WITH ORDINALITY AS m (lease, attempt_id, place)
+    SELECT *
+    FROM json_to_recordset(?::JSON) AS m (place BIGINT, lease UUID, attempt_id UUID)
   ), candidates AS MATERIALIZED (
     SELECT ready.*, wanted.turn, FALSE AS due
     FROM given, wanted, LATERAL (

@@ -37,13 +37,7 @@ export interface Ending {
 
 const OUTCOME = { complete: 0, retry: 1, fail: 2 } as const;
 
-export interface EndingRecord {
-  readonly id: string;
-  readonly partition: number;
-  readonly attempt: number;
-  readonly epoch: number;
-  readonly lease: string;
-  readonly attempt_id: string;
+export interface EndingRecord extends FenceRecord {
   readonly outcome: (typeof OUTCOME)[keyof typeof OUTCOME];
   /** What the details must be for this to be true, and what they become. */
   readonly was: string | null;
@@ -87,19 +81,35 @@ export function endingValues(plain: readonly PlainEnding[]): SqlValue[] {
   ];
 }
 
-function recordOf(
-  { own, failure }: Ending,
-  held: HeldLease | undefined,
-): EndingRecord | undefined {
+/** Whose lease it is, for {@link FENCED}. */
+export interface FenceRecord {
+  readonly id: string;
+  readonly partition: number;
+  readonly attempt: number;
+  readonly epoch: number;
+  readonly lease: string;
+  readonly attempt_id: string;
+}
+
+export function fenceRecord(own: HandlePayload): FenceRecord {
   const { partition, uuid } = parseExecutionId(own.executionId)!;
-  const after: WithDetails = { details: held?.details ?? null };
-  const common = {
+  return {
     id: uuid,
     partition,
     attempt: own.attemptIndex,
     epoch: own.leaseEpoch,
     lease: own.leaseId,
     attempt_id: own.attemptId,
+  };
+}
+
+function recordOf(
+  { own, failure }: Ending,
+  held: HeldLease | undefined,
+): EndingRecord | undefined {
+  const after: WithDetails = { details: held?.details ?? null };
+  const common = {
+    ...fenceRecord(own),
     was: after.details,
     delay: null,
     record: null,
@@ -181,6 +191,10 @@ const FAILED = packState(
 const byOutcome = (complete: unknown, retry: unknown, fail: unknown) =>
   `CASE outcome WHEN ${OUTCOME.complete} THEN ${String(complete)} WHEN ${OUTCOME.retry} THEN ${String(retry)} ELSE ${String(fail)} END`;
 
+/** The fence, for rows that are locked: \`clock\` was read behind the locks. */
+export const FENCED = `home = ${HOME.active} AND attempt = own_attempt AND epoch = own_epoch AND lease = own_lease
+      AND attempt_id = own_attempt_id AND lease_expires_at > greatest(clock.now, mutated_at)`;
+
 /** The rows that these endings are for, under lock, and of them those that the fence lets through. */
 export const HELD = `
   ending AS MATERIALIZED (
@@ -203,11 +217,13 @@ export const HELD = `
     JOIN executions AS e ON e.id = ending.id AND e.partition = ending.partition
     ORDER BY e.seq
     FOR UPDATE OF e
+  ), clock AS MATERIALIZED (
+    SELECT now_ms() AS now
+    FROM (SELECT count(*) FROM locked) AS all_of_them
   ), held AS MATERIALIZED (
     SELECT locked.*, greatest(clock.now, mutated_at) AS at, greatest(clock.now, mutated_at) + delay AS retry_at
-    FROM locked, (SELECT now_ms() AS now FROM (SELECT count(*) FROM locked) AS all_of_them) AS clock
-    WHERE home = ${HOME.active} AND attempt = own_attempt AND epoch = own_epoch AND lease = own_lease
-      AND attempt_id = own_attempt_id AND lease_expires_at > greatest(clock.now, mutated_at) AND grant_until IS NULL
+    FROM locked, clock
+    WHERE ${FENCED} AND grant_until IS NULL
       AND stored IS NOT DISTINCT FROM was AND (
         outcome <> ${OUTCOME.retry} OR holds = 0 AND (
           deadline_at IS NULL OR deadline_at > greatest(clock.now, mutated_at) + delay
