@@ -1,4 +1,6 @@
+export { compareRates, type Comparison, type Ratio } from "./comparing.js";
 export { fillTables, type Filling } from "./large-tables.js";
+export { countRoundTrips, type RoundTrips } from "./round-trips.js";
 export { startServer, type ServerOptions, type TestServer } from "./server.js";
 export {
   recordingPool,

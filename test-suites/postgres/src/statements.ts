@@ -3,7 +3,8 @@ import pg from "pg";
 
 export interface SentStatement {
   readonly text: string;
-  readonly values: readonly unknown[];
+  /** Counts the connections of the pool. */
+  readonly connection: number;
 }
 
 export interface RecordingPool {
@@ -19,18 +20,17 @@ export interface RecordingPool {
  */
 export function recordingPool(options: pg.PoolConfig): RecordingPool {
   let sent: SentStatement[] = [];
+  let connections = 0;
   // As the store's own pools are: without waiting between the statements of a transaction.
   const pool = new pg.Pool({ pipeline: true, ...options });
   pool.on("connect", (client) => {
+    const connection = connections++;
     const query = client.query.bind(client) as (...given: unknown[]) => unknown;
-    // The driver has a dozen forms of it; all of them begin with the statement and its values.
-    client.query = ((...given: [Statement, unknown]) => {
-      const [statement, values] = given;
-      sent.push(
-        typeof statement === "string"
-          ? { text: statement, values: Array.isArray(values) ? values : [] }
-          : { text: statement.text ?? "", values: statement.values ?? [] },
-      );
+    // The driver has a dozen forms of it; all of them begin with the statement.
+    client.query = ((...given: [Statement, ...unknown[]]) => {
+      const [statement] = given;
+      const text = typeof statement === "string" ? statement : statement.text;
+      sent.push({ text: text ?? "", connection });
       return query(...given);
     }) as typeof client.query;
   });
@@ -44,5 +44,22 @@ export function recordingPool(options: pg.PoolConfig): RecordingPool {
   };
 }
 
-type Statement =
-  string | { readonly text?: string; readonly values?: readonly unknown[] };
+type Statement = string | { readonly text?: string };
+
+/** What stands by itself, and how many transactions of several statements there are beside it. */
+export function apart(sent: readonly SentStatement[]): {
+  readonly alone: string[];
+  readonly transactions: number;
+} {
+  const open = new Set<number>();
+  const alone: string[] = [];
+  let transactions = 0;
+  for (const { text, connection } of sent) {
+    if (/^\s*BEGIN\b/.test(text)) {
+      open.add(connection);
+      transactions++;
+    } else if (/^\s*(COMMIT|ROLLBACK)\b/.test(text)) open.delete(connection);
+    else if (!open.has(connection)) alone.push(text);
+  }
+  return { alone, transactions };
+}
