@@ -13,6 +13,10 @@ const exclude = ["**/node_modules/**", "**/dist/**"];
 const conformanceTests = backends.map(
   ({ packageDirectory }) => `${packageDirectory}/test/conformance.test.ts`,
 );
+/** Tests of their own that need the server. */
+const serverTests = backends
+  .filter(({ serverSetup }) => serverSetup !== undefined)
+  .map(({ packageDirectory }) => `${packageDirectory}/test/**/*.test.ts`);
 
 const projects: UserWorkspaceConfig[] = [
   {
@@ -20,7 +24,7 @@ const projects: UserWorkspaceConfig[] = [
     test: {
       name: "unit",
       include: ["packages/*/test/**/*.test.ts"],
-      exclude: [...exclude, ...conformanceTests],
+      exclude: [...exclude, ...conformanceTests, ...serverTests],
     },
   },
   {
@@ -65,6 +69,22 @@ const projects: UserWorkspaceConfig[] = [
         sequence: { groupOrder: 1 },
       },
     },
+    ...(serverSetup === undefined
+      ? []
+      : [
+          {
+            ...fromSource,
+            test: {
+              name: `unit:${name}`,
+              include: [`${packageDirectory}/test/**/*.test.ts`],
+              exclude: [...exclude, ...conformanceTests],
+              globalSetup: serverSetup,
+              // Alone, one file after the other: they compare rates and make large tables.
+              sequence: { groupOrder: 2 },
+              fileParallelism: false,
+            },
+          },
+        ]),
   ]),
 ];
 

@@ -212,9 +212,10 @@ function coverageComplaints(projects) {
     if (skipped > 0)
       complaints.push(`${project}: ${skipped} tests did not run`);
   }
-  const expected = backends.flatMap(({ name }) => [
+  const expected = backends.flatMap(({ name, serverSetup }) => [
     `conformance:${name}`,
     `crash:${name}`,
+    ...(serverSetup === undefined ? [] : [`unit:${name}`]),
   ]);
   for (const project of ["unit", "types", "self-test", ...expected]) {
     const count = projects[project];

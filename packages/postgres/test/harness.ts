@@ -1,10 +1,10 @@
 /** A schema per test, with a clock that the test moves. */
-import { randomUUID } from "node:crypto";
-
 import type { BackendHarness, OpenOptions } from "@flowfabric/conformance";
 import type { EngineBackend } from "@flowfabric/core";
 import { postgresBackend } from "@flowfabric/postgres";
 import pg from "pg";
+
+import { newSchemaName } from "./schemas.js";
 
 interface OpenedStore {
   readonly schema: string;
@@ -56,7 +56,7 @@ export function postgresHarness(
         throw new AggregateError(errors, "schemas were left behind");
     },
     async open(options = {}) {
-      const schema = `test_${randomUUID().replaceAll("-", "")}`;
+      const schema = newSchemaName();
       const backend = await connect({
         schema,
         options,
