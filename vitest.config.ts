@@ -71,6 +71,9 @@ const projects: UserWorkspaceConfig[] = [
       exclude: [...exclude, ...conformanceTests],
       globalSetup: backends.find((backend) => backend.name === name)!
         .serverSetup!,
+      // Alone, one file after the other: some compare rates and make large tables.
+      sequence: { groupOrder: 2 },
+      fileParallelism: false,
     },
   })),
   ...backends.flatMap(({ name, packageDirectory, furtherServers = [] }) =>

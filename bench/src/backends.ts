@@ -7,8 +7,12 @@ import type { EngineBackend } from "@flowfabric/core";
 import { sqliteBackend } from "@flowfabric/sqlite";
 import SqliteDriver from "better-sqlite3";
 
+import { PLAIN_SETTINGS, postgresStore } from "./postgres.js";
+
 export interface MeasuredBackend {
   readonly name: string;
+  /** Stands for all of its kind in arguments. */
+  readonly family: string;
   /** An empty store of its own, below `directory` where it lives in files; the answer finds it from any process. */
   create(directory: string): Promise<string>;
   open(location: string): Promise<EngineBackend>;
@@ -20,18 +24,30 @@ export interface MeasuredBackend {
 export const BACKENDS: readonly MeasuredBackend[] = [
   sqlite("SQLite FULL", "full"),
   sqlite("SQLite NORMAL", "normal"),
+  postgresStore("Postgres", PLAIN_SETTINGS),
+  postgresStore("Postgres synchronous_commit=off", {
+    synchronous_commit: "off",
+  }),
 ];
 
-export function backendNamed(name: string): MeasuredBackend {
-  const found = BACKENDS.find((backend) => backend.name === name);
-  if (found === undefined) throw new Error(`There is no backend '${name}'.`);
+/** One store by its name, or all of a family. */
+export function backendsNamed(name: string): MeasuredBackend[] {
+  const found = BACKENDS.filter(
+    (backend) => backend.name === name || backend.family === name,
+  );
+  if (found.length === 0) throw new Error(`There is no backend '${name}'.`);
   return found;
+}
+
+export function backendNamed(name: string): MeasuredBackend {
+  return backendsNamed(name)[0]!;
 }
 
 function sqlite(name: string, durability: "full" | "normal"): MeasuredBackend {
   const fileIn = (location: string) => join(location, "store.db");
   return {
     name,
+    family: "sqlite",
     create: (directory) => mkdtemp(join(directory, "flowfabric-bench-")),
     open: (location) => sqliteBackend({ path: fileIn(location), durability }),
     // eslint-disable-next-line @typescript-eslint/require-await -- other stores have to ask

@@ -3,24 +3,35 @@ import { writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { parseArgs } from "node:util";
 
-import { BACKENDS, backendNamed } from "./backends.js";
+import { BACKENDS, backendsNamed } from "./backends.js";
 import { measureEngine, type EngineFigures } from "./engine/main.js";
+import {
+  compareLargeTables,
+  type LargeTablesFigures,
+} from "./large-tables/main.js";
 import { describeMachine, machineLines } from "./machine.js";
 import { comparePlainLoop, type PlainLoopFigures } from "./plain-loop/main.js";
+import { describeServer, stopServer } from "./postgres.js";
 import {
   engineTable,
   figureText,
+  largeTablesTable,
   plainLoopTable,
+  roundTripsTable,
   runText,
+  serverLine,
   times,
 } from "./report.js";
+import { measureRoundTrips } from "./round-trips/main.js";
 
-const USAGE = `npm run bench -- [engine] [plain-loop] [options]
+const USAGE = `npm run bench -- [engine] [plain-loop] [round-trips] [large-tables] [options]
 
-Both benchmarks run unless named.
+engine, plain-loop and round-trips run unless others are named. large-tables compares tables of a million finished and a
+hundred thousand waiting executions with small ones, which takes some minutes and 2 GB of disk. round-trips and
+large-tables are about Postgres.
 
   --quick             a few seconds in all; says that it works, not how fast it is
-  --backend <name>    only this store, may be repeated: ${BACKENDS.map(({ name }) => `'${name}'`).join(", ")}
+  --backend <name>    only this store or family of stores, may be repeated: ${names(({ family }) => family)}, ${names(({ name }) => `'${name}'`)}
   --directory <path>  where stores in files are made (default: the system's folder for temporary files)
   --json <file>       writes every figure there
   --help              this text`;
@@ -28,52 +39,109 @@ Both benchmarks run unless named.
 const FULL_SCALE = {
   engine: { rounds: 5, jobs: 10_000, warmUpJobs: 2_000, pickups: 60 },
   plainLoop: { jobs: 10_000, pairs: 7 },
+  largeTables: { finished: 1_000_000, waiting: 100_000, rounds: 9, jobs: 640 },
 };
 const QUICK_SCALE = {
   engine: { rounds: 1, jobs: 1_000, warmUpJobs: 100, pickups: 10 },
   plainLoop: { jobs: 1_000, pairs: 1 },
+  largeTables: { finished: 10_000, waiting: 1_000, rounds: 2, jobs: 160 },
 };
-const NAMES = ["engine", "plain-loop"];
+const BY_DEFAULT = ["engine", "plain-loop", "round-trips"];
+const NAMES = [...BY_DEFAULT, "large-tables"];
+
+function names(of: (backend: (typeof BACKENDS)[number]) => string): string {
+  return [...new Set(BACKENDS.map(of))].join(", ");
+}
 
 const { values: options, positionals } = readArguments();
 const directory = options.directory ?? tmpdir();
 const scale = options.quick ? QUICK_SCALE : FULL_SCALE;
-const chosen = positionals.length === 0 ? NAMES : positionals;
+const chosen = positionals.length === 0 ? BY_DEFAULT : positionals;
+const backends = [...new Set(options.backend.flatMap(backendsNamed))];
+const families = new Set(backends.map(({ family }) => family));
 
-const machine = describeMachine(directory);
-for (const line of machineLines(machine)) console.log(line);
-if (options.quick) console.log("--quick: too short for figures to mean much");
-
-const engine = chosen.includes("engine") ? await runEngine() : [];
-const plainLoop = chosen.includes("plain-loop") ? await runPlainLoop() : [];
-
-if (engine.length > 0) {
-  console.log(
-    "\nPer second in bold, latency of a call as p50 / p95 / p99; payload 4 KiB.\n",
-  );
-  for (const line of engineTable(engine)) console.log(line);
+try {
+  await run();
+} finally {
+  await stopServer();
 }
-if (plainLoop.length > 0) {
-  console.log(
-    `\nTime of a plain better-sqlite3 loop by time of the engine, ${scale.plainLoop.jobs} jobs, median of ${scale.plainLoop.pairs} pairs; above 1 the engine is faster.\n`,
-  );
-  for (const line of plainLoopTable(plainLoop)) console.log(line);
+
+async function run(): Promise<void> {
+  const machine = describeMachine(directory);
+  for (const line of machineLines(machine)) console.log(line);
+  // Before anything is measured: a server that cannot be had is known at once.
+  const postgres = families.has("postgres")
+    ? await describeServer(directory)
+    : undefined;
+  if (postgres !== undefined) console.log(serverLine(postgres));
+  if (options.quick) console.log("--quick: too short for figures to mean much");
+
+  const engine = chosen.includes("engine") ? await runEngine() : [];
+  const plainLoop =
+    chosen.includes("plain-loop") && families.has("sqlite")
+      ? await runPlainLoop()
+      : [];
+  const roundTrips =
+    chosen.includes("round-trips") && families.has("postgres")
+      ? await measureRoundTrips(directory)
+      : [];
+  const largeTables =
+    chosen.includes("large-tables") && families.has("postgres")
+      ? await runLargeTables()
+      : undefined;
+
+  if (engine.length > 0) {
+    console.log(
+      "\nPer second in bold, latency of a call as p50 / p95 / p99; payload 4 KiB.\n",
+    );
+    for (const line of engineTable(engine)) console.log(line);
+  }
+  if (plainLoop.length > 0) {
+    console.log(
+      `\nTime of a plain better-sqlite3 loop by time of the engine, ${scale.plainLoop.jobs} jobs, median of ${scale.plainLoop.pairs} pairs; above 1 the engine is faster.\n`,
+    );
+    for (const line of plainLoopTable(plainLoop)) console.log(line);
+  }
+  if (roundTrips.length > 0) {
+    console.log(
+      "\nStatements that Postgres is sent for one call by a process that has been at work.\n",
+    );
+    for (const line of roundTripsTable(roundTrips)) console.log(line);
+  }
+  if (largeTables !== undefined) {
+    console.log(
+      `\nPostgres with ${largeTables.finished} finished and ${largeTables.waiting} waiting executions beside small tables, median of ${scale.largeTables.rounds} rounds in turn.\n`,
+    );
+    for (const line of largeTablesTable(largeTables)) console.log(line);
+  }
+  if (options.json !== undefined) {
+    const figures = {
+      machine,
+      postgres,
+      quick: options.quick,
+      engine,
+      plainLoop,
+      roundTrips,
+      largeTables,
+    };
+    writeFileSync(options.json, `${JSON.stringify(figures, undefined, 2)}\n`);
+  }
 }
-if (options.json !== undefined) {
-  const figures = { machine, quick: options.quick, engine, plainLoop };
-  writeFileSync(options.json, `${JSON.stringify(figures, undefined, 2)}\n`);
+
+async function runLargeTables(): Promise<LargeTablesFigures> {
+  console.log("\nfilling large tables");
+  return await compareLargeTables(directory, scale.largeTables, (line) =>
+    console.log(`  ${line}`),
+  );
 }
 
 async function runEngine(): Promise<EngineFigures[]> {
   const all: EngineFigures[] = [];
-  for (const name of options.backend) {
-    console.log(`\n${name}`);
+  for (const backend of backends) {
+    console.log(`\n${backend.name}`);
     all.push(
-      await measureEngine(
-        backendNamed(name),
-        directory,
-        scale.engine,
-        (figure) => console.log(`  ${figureText(figure)}`),
+      await measureEngine(backend, directory, scale.engine, (figure) =>
+        console.log(`  ${figureText(figure)}`),
       ),
     );
   }
@@ -122,7 +190,7 @@ function readArguments() {
     const unknown = read.positionals.find((name) => !NAMES.includes(name));
     if (unknown !== undefined)
       throw new Error(`There is no benchmark '${unknown}'.`);
-    for (const name of read.values.backend) backendNamed(name);
+    for (const name of read.values.backend) backendsNamed(name);
     return read;
   } catch (error) {
     console.error(`${(error as Error).message}\n\n${USAGE}`);

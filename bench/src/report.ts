@@ -1,7 +1,11 @@
 /** Figures as text: lines while it runs, Markdown tables at the end. */
+import type { RoundTrips } from "@flowfabric/postgres-testing";
+
 import type { EngineFigures } from "./engine/main.js";
 import type { Figure } from "./engine/figures.js";
+import type { LargeTablesFigures } from "./large-tables/main.js";
 import type { PlainLoopFigures, RunTimes } from "./plain-loop/main.js";
+import type { ServerDescription } from "./postgres.js";
 
 export function figureText(figure: Figure): string {
   const { perSecond, latency, bytes, stallMs } = figure;
@@ -40,6 +44,35 @@ export function plainLoopTable(all: readonly PlainLoopFigures[]): string[] {
     ...all.map(
       (figures) =>
         `| ${figures.durability.toUpperCase()} | ${times(figures.submitRatio)} | ${times(figures.claimAndCompleteRatio)} | **${times(figures.totalRatio)}** |`,
+    ),
+  ];
+}
+
+export function serverLine({ version, settings }: ServerDescription): string {
+  const told = Object.entries(settings).map(
+    ([name, value]) => `${name}=${value}`,
+  );
+  return `Postgres ${version}: ${told.join(", ")}`;
+}
+
+export function roundTripsTable(all: readonly RoundTrips[]): string[] {
+  return [
+    "| | statements a call | most | portions beside, per second |",
+    "|---|---|---|---|",
+    ...all.map(
+      ({ name, statements, calls, most, portions, tookMs }) =>
+        `| ${name} | **${statements / calls}** | ${most} | ${((portions / tookMs) * 1_000).toPrecision(2)} |`,
+    ),
+  ];
+}
+
+export function largeTablesTable({ ratios }: LargeTablesFigures): string[] {
+  return [
+    "| | small tables | large tables | large by small |",
+    "|---|---|---|---|",
+    ...ratios.map(
+      ({ name, small, large, ratio }) =>
+        `| ${name} | ${rate(small)}/s | ${rate(large)}/s | **${times(ratio)}** |`,
     ),
   ];
 }

@@ -53,9 +53,6 @@ export class NotInMemory extends Error {
   }
 }
 
-/** Another transaction got in between in a way that only a new look can tell. */
-export class LostRace extends Error {}
-
 interface Statement {
   readonly text: string;
   readonly name: string | undefined;
@@ -593,10 +590,7 @@ export class Database {
         await failure.load(this);
         continue;
       }
-      const again =
-        isContention(failure) ||
-        failure instanceof LostRace ||
-        (broken && !mayHaveHappened);
+      const again = isContention(failure) || (broken && !mayHaveHappened);
       if (!again || isEngineError(failure)) throw failure;
       if (++tries > TRIES_MAX)
         throw broken

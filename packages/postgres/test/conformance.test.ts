@@ -1,6 +1,9 @@
 import { conformance } from "@flowfabric/conformance";
-import { inject } from "vitest";
+import { afterAll, inject } from "vitest";
 
 import { postgresHarness } from "./harness.js";
 
-conformance(postgresHarness(inject("postgresUrl")));
+const harness = postgresHarness(inject("postgresUrl"));
+afterAll(() => harness.finish());
+
+conformance(harness);

@@ -2,7 +2,7 @@
 import type { TestProject } from "vitest/node";
 
 import { provideServer } from "./global-setup.js";
-import { startNewestServer } from "./server.js";
+import { startNewestServer } from "@flowfabric/postgres-testing";
 
 export default function setup(
   project: TestProject,

@@ -2,10 +2,9 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
+import { startServer, type TestServer } from "@flowfabric/postgres-testing";
 import pg from "pg";
 import type { TestProject } from "vitest/node";
-
-import { startServer, type TestServer } from "./server.js";
 
 declare module "vitest" {
   interface ProvidedContext {

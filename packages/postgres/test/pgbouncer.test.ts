@@ -5,17 +5,17 @@
 import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-import { Client, Worker } from "@flowfabric/sdk";
-import { afterAll, beforeAll, expect, test } from "vitest";
-
-import { migratePostgres } from "../src/migrate-schema.js";
 import {
+  answering,
   findBouncer,
   freePort,
   Workplace,
   type StartedProgram,
-} from "./programs.js";
-import { answering } from "./server.js";
+} from "@flowfabric/postgres-testing";
+import { Client, Worker } from "@flowfabric/sdk";
+import { afterAll, beforeAll, expect, test } from "vitest";
+
+import { migratePostgres } from "../src/migrate-schema.js";
 import {
   claim,
   connect,

@@ -11,12 +11,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 import { migratePostgres } from "@flowfabric/postgres";
+import { startServerWith, type TestServer } from "@flowfabric/postgres-testing";
 import pg from "pg";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 
 import { postgresBackend } from "../src/backend.js";
 import type { PostgresOptions } from "../src/options.js";
-import { startServerWith, type TestServer } from "./server.js";
 import { claim, refusalOf } from "./stores.js";
 
 let folder: string;

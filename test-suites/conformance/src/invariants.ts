@@ -16,7 +16,6 @@ import {
   checkProgress,
   checkResult,
   checkSnapshot,
-  lookAt,
   type Looked,
 } from "./invariant-checks.js";
 import { checkFeeds, checkLists, looksNow } from "./invariant-lists.js";
@@ -102,12 +101,12 @@ async function checkAll(
   // Through another connection than most writes went.
   const backend = world.clients.at(-1)!;
   const looked = new Map<string, Looked>();
-  for (const executionId of world.ids) {
-    const look = await lookAt(backend, executionId);
+  for (const look of await looksNow(backend, world)) {
     checkSnapshot(look);
     checkAttempts(look);
     checkEvents(look);
     await checkResult(backend, look);
+    const { executionId } = look.snapshot;
     const earlier = before.get(executionId);
     if (earlier !== undefined) checkProgress(earlier, look);
     looked.set(executionId, look);

@@ -34,7 +34,7 @@ import type { Route } from "./routes.js";
 import { toClaimed } from "./take.js";
 
 /** Routes by the lane they serve, lanes in the order in which they take turns. */
-export type RoutesInTurn = readonly (readonly Route[])[];
+type RoutesInTurn = readonly (readonly Route[])[];
 
 export interface QuickClaim {
   readonly routes: RoutesInTurn;

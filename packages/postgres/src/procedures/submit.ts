@@ -404,7 +404,7 @@ async function isSameRequest(
  * commits such a one at the same instant makes this statement wait, and then either passes over the item (by its key)
  * or fails (by its id); failed, it is run again, and finds the id.
  */
-export const INSERT_EXECUTIONS = `
+const INSERT_EXECUTIONS = `
   WITH clock AS MATERIALIZED (
     SELECT now_ms() AS now
   ), given AS MATERIALIZED (

@@ -174,8 +174,8 @@ export class Workplace {
   readonly directory: string;
   readonly #owner: { uid: number; gid: number } | undefined;
 
-  constructor(name: string) {
-    this.directory = mkdtempSync(join("/tmp", `flowfabric-${name}-`));
+  constructor(name: string, parent = "/tmp") {
+    this.directory = mkdtempSync(join(parent, `flowfabric-${name}-`));
     this.#owner = process.getuid?.() === 0 ? unprivilegedUser() : undefined;
     this.own(this.directory);
   }

