@@ -41,14 +41,12 @@ export async function drainFeed<T>(
   subscribe: (signal: AbortSignal) => Promise<AsyncIterable<T>>,
   quietMs = 200,
   isEnough: (events: readonly T[]) => boolean = () => true,
+  missingMsMax = MISSING_MS_MAX,
 ): Promise<T[]> {
   const giveUp = new AbortController();
   const events: T[] = [];
   const watch = () =>
-    setTimeout(
-      () => giveUp.abort(),
-      isEnough(events) ? quietMs : MISSING_MS_MAX,
-    );
+    setTimeout(() => giveUp.abort(), isEnough(events) ? quietMs : missingMsMax);
   let quiet = watch();
   for await (const event of await subscribe(giveUp.signal)) {
     events.push(event);

@@ -285,7 +285,7 @@ export function reason(error: unknown): string {
   const said = stderr instanceof Uint8Array ? Buffer.from(stderr) : "";
   return (said.toString().trim() || (message ?? String(error)))
     .replaceAll(/\s+/g, " ")
-    .slice(0, 300);
+    .slice(-300);
 }
 
 function unprivilegedUser(): { uid: number; gid: number } {
