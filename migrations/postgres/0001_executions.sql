@@ -27,7 +27,7 @@ CREATE TABLE routes (
   UNIQUE (namespace, lane, required)
 );
 
--- Lanes outlive their routes.
+-- Lanes that were used, from when an execution of theirs is forgotten; until then the executions tell.
 CREATE TABLE lanes (
   lane TEXT COLLATE "C" PRIMARY KEY
 );

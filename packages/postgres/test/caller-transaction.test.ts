@@ -81,7 +81,7 @@ test("a client, a pool's client and any object with their query method will do",
   );
 });
 
-test("rolled back it never existed: neither the execution nor its key, tags or events", async () => {
+test("rolled back it never existed: neither the execution nor its key, tags, lane or events", async () => {
   const { schema, backend, db } = await openBoth();
 
   await db.query("BEGIN");
@@ -97,6 +97,7 @@ test("rolled back it never existed: neither the execution nor its key, tags or e
   expect(
     await backend.describeExecution({ executionId: undone.executionId }),
   ).toBeUndefined();
+  expect(await backend.listLanes({})).toEqual({ lanes: [] });
   expect(
     await backend.countByTags({
       match: { all: [{ key: "order", value: "1" }] },

@@ -349,9 +349,17 @@ const LIST_ATTEMPTS = `
   WHERE seq = ?
   ORDER BY attempt`;
 
+/** A route alone is no use of its lane: it may be of a submission that was rolled back. */
 const LIST_LANES = `
   SELECT lane
-  FROM lanes
+  FROM (
+    SELECT lane
+    FROM lanes
+    UNION
+    SELECT lane
+    FROM routes AS r
+    WHERE EXISTS (SELECT 1 FROM executions WHERE route = r.id)
+  ) AS used
   WHERE lane > ?
   ORDER BY lane
   LIMIT ?`;

@@ -46,6 +46,8 @@ export async function purgeDue(
           limit - purged,
         );
         for (const row of rows) await purge(store, tx, row, nowMs);
+        if (rows.length > 0)
+          tx.run(REMEMBER_LANE, store.routes.require(id).lane);
         purged += rows.length;
       }
     }
@@ -83,6 +85,11 @@ async function purge(
   }
   tx.run(DELETE_EXECUTION, row.seq);
 }
+
+const REMEMBER_LANE = `
+  INSERT INTO lanes (lane)
+  VALUES (?)
+  ON CONFLICT DO NOTHING`;
 
 /** Drops events of executions that are gone, once no feed owes them any more. @returns how many executions */
 export async function forgetPurged(

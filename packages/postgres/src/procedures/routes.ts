@@ -19,7 +19,7 @@ export class Routes {
   readonly #byName = new Map<string, Route>();
   readonly #byLane = new Map<string, Route[]>();
 
-  /** The route of a submission; made, with its lane, at first use, by a transaction of its own. */
+  /** The route of a submission; made at first use, by a transaction of its own. */
   ensure(namespace: string, lane: string, required: readonly string[]): Route {
     const csv = required.join(",");
     const known = this.#byName.get(nameOf(namespace, lane, csv));
@@ -35,7 +35,7 @@ export class Routes {
   ): Promise<void> {
     const csv = required.join(",");
     if (this.#byName.has(nameOf(namespace, lane, csv))) return;
-    await db.query(INSERT_ROUTE, lane, namespace, lane, csv);
+    await db.query(INSERT_ROUTE, namespace, lane, csv);
     await this.refresh(db);
   }
 
@@ -116,11 +116,6 @@ export class Routes {
 }
 
 const INSERT_ROUTE = `
-  WITH lane AS (
-    INSERT INTO lanes (lane)
-    VALUES (?)
-    ON CONFLICT DO NOTHING
-  )
   INSERT INTO routes (namespace, lane, required)
   VALUES (?, ?, ?)
   ON CONFLICT DO NOTHING`;
