@@ -14,7 +14,7 @@ export const PLAIN_SETTINGS: Settings = {};
 let server: Promise<TestServer> | undefined;
 
 /** Starts it where nobody has; it syncs, as a server does whose data is meant to stay. */
-export async function serverUrl(directory: string): Promise<string> {
+async function serverUrl(directory: string): Promise<string> {
   server ??= startServer({ durable: true, directory });
   return (await server).url;
 }
