@@ -1,6 +1,6 @@
 import { defaultServerConditions } from "vite";
 import { defineConfig, type UserWorkspaceConfig } from "vitest/config";
-import { backends } from "./scripts/backends.mjs";
+import { backends, unitProject } from "./scripts/backends.mjs";
 
 // Tests import the packages by name and get their sources, so an edit needs no build. The crash suite also starts
 // programs, and those run the build.
@@ -13,10 +13,19 @@ const exclude = ["**/node_modules/**", "**/dist/**"];
 const conformanceTests = backends.map(
   ({ packageDirectory }) => `${packageDirectory}/test/conformance.test.ts`,
 );
-/** Tests of their own that need the server. */
-const serverTests = backends
-  .filter(({ serverSetup }) => serverSetup !== undefined)
-  .map(({ packageDirectory }) => `${packageDirectory}/test/**/*.test.ts`);
+/** All of the backend's own tests, and in other packages the files that bear its name. */
+const serverTests = new Map(
+  backends
+    .filter((backend) => unitProject(backend) !== undefined)
+    .map(({ name, packageDirectory }) => [
+      name,
+      [
+        `${packageDirectory}/test/**/*.test.ts`,
+        `packages/*/test/${name}.test.ts`,
+      ],
+    ]),
+);
+const scale = Number(process.env["FLOWFABRIC_TEST_SCALE"] ?? "0.2");
 
 const projects: UserWorkspaceConfig[] = [
   {
@@ -24,7 +33,11 @@ const projects: UserWorkspaceConfig[] = [
     test: {
       name: "unit",
       include: ["packages/*/test/**/*.test.ts"],
-      exclude: [...exclude, ...conformanceTests, ...serverTests],
+      exclude: [
+        ...exclude,
+        ...conformanceTests,
+        ...[...serverTests.values()].flat(),
+      ],
     },
   },
   {
@@ -50,6 +63,30 @@ const projects: UserWorkspaceConfig[] = [
       exclude,
     },
   },
+  ...[...serverTests].map(([name, include]) => ({
+    ...fromSource,
+    test: {
+      name: `unit:${name}`,
+      include,
+      exclude: [...exclude, ...conformanceTests],
+      globalSetup: backends.find((backend) => backend.name === name)!
+        .serverSetup!,
+      // Alone, one file after the other: some compare rates and make large tables.
+      sequence: { groupOrder: 2 },
+      fileParallelism: false,
+    },
+  })),
+  ...backends.flatMap(({ name, packageDirectory, furtherServers = [] }) =>
+    furtherServers.map((server) => ({
+      ...fromSource,
+      test: {
+        name: `conformance:${name}:${server.name}`,
+        include: [`${packageDirectory}/test/conformance.test.ts`],
+        globalSetup: server.serverSetup,
+        env: { FLOWFABRIC_TEST_SCALE: String(scale * server.scale) },
+      },
+    })),
+  ),
   ...backends.flatMap(({ name, packageDirectory, serverSetup }) => [
     {
       ...fromSource,
@@ -69,22 +106,6 @@ const projects: UserWorkspaceConfig[] = [
         sequence: { groupOrder: 1 },
       },
     },
-    ...(serverSetup === undefined
-      ? []
-      : [
-          {
-            ...fromSource,
-            test: {
-              name: `unit:${name}`,
-              include: [`${packageDirectory}/test/**/*.test.ts`],
-              exclude: [...exclude, ...conformanceTests],
-              globalSetup: serverSetup,
-              // Alone, one file after the other: they compare rates and make large tables.
-              sequence: { groupOrder: 2 },
-              fileParallelism: false,
-            },
-          },
-        ]),
   ]),
 ];
 

@@ -1,4 +1,4 @@
-// The stores that the suites run against. A line here gives a store its test projects (vitest.config.ts) and its rows in
+// The stores that the suites run against. An entry here gives a store its test projects (vitest.config.ts) and its rows in
 // the summary of npm test.
 
 import { createRequire } from "node:module";
@@ -10,9 +10,38 @@ import { root } from "./repository.mjs";
  * @typedef {object} TestedBackend
  * @property {string} name as it stands after the colon in `conformance:<name>` and `crash:<name>`
  * @property {string} packageDirectory where its conformance test lives
- * @property {string} [serverSetup] starts the server that its suites use, once per run
- * @property {() => Promise<{ store: string, driver: string }>} versions of what the tests really talk to
+ * @property {string} [serverSetup] starts the server that its suites use, once per project
+ * @property {readonly TestedServer[]} [furtherServers] on which the conformance suite runs as well
+ * @property {(server?: string) => Promise<{ store: string, driver: string }>} versions of what the tests really talk to
+ *
+ * @typedef {object} TestedServer
+ * @property {string} name as it stands after the second colon in `conformance:<backend>:<name>`
+ * @property {string} serverSetup
+ * @property {number} scale of the random parts, as a share of the run's; the cases are all the same
  */
+
+/**
+ * The projects that run the conformance suite, each with the same cases.
+ *
+ * @param {TestedBackend} backend
+ * @returns {string[]}
+ */
+export function conformanceProjects({ name, furtherServers = [] }) {
+  return [
+    `conformance:${name}`,
+    ...furtherServers.map((server) => `conformance:${name}:${server.name}`),
+  ];
+}
+
+/**
+ * The tests of single packages that need the backend's server; without a server they are unit tests as any others.
+ *
+ * @param {TestedBackend} backend
+ * @returns {string | undefined}
+ */
+export function unitProject({ name, serverSetup }) {
+  return serverSetup === undefined ? undefined : `unit:${name}`;
+}
 
 /** @type {readonly TestedBackend[]} */
 export const backends = [
@@ -39,21 +68,33 @@ export const backends = [
     name: "postgres",
     packageDirectory: "packages/postgres",
     serverSetup: "packages/postgres/test/global-setup.ts",
-    async versions() {
+    furtherServers: [
+      {
+        name: "newest",
+        serverSetup: "packages/postgres/test/global-setup-newest.ts",
+        scale: 0.25,
+      },
+    ],
+    async versions(server) {
       const require = createRequire(
         join(root, this.packageDirectory, "package.json"),
       );
       const { version } = require("pg/package.json");
       return {
-        store: `Postgres ${readServerVersion() ?? "(no server)"}`,
+        store: `Postgres ${readServerVersion(server) ?? "(no server)"}`,
         driver: `pg ${version}`,
       };
     },
   },
 ];
 
-/** Left by the set-up of the last run; the server itself is gone when the summary is printed. */
-function readServerVersion() {
-  const file = join(root, "node_modules/.cache/flowfabric/postgres-version");
+/**
+ * Left by the set-up of the run; the server itself is gone when the summary is printed.
+ *
+ * @param {string} [server]
+ */
+function readServerVersion(server) {
+  const name = server === undefined ? "postgres" : `postgres-${server}`;
+  const file = join(root, `node_modules/.cache/flowfabric/${name}-version`);
   return existsSync(file) ? readFileSync(file, "utf8") : undefined;
 }

@@ -13,7 +13,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { backends } from "./backends.mjs";
+import { backends, conformanceProjects, unitProject } from "./backends.mjs";
 import { bootstrap } from "./bootstrap.mjs";
 import { root, runNode, seconds, tool, workspaces } from "./repository.mjs";
 
@@ -36,6 +36,7 @@ console.log(`Running the tests on Node ${process.version}, scale ${scale}`);
 const { code, counts } = await runVitest();
 
 printSummary(counts.projects, await backendVersions());
+if (!partial) printConformance(counts.projects);
 printSlowFiles(counts.projects);
 const complaints = [
   ...runComplaints(counts, code),
@@ -86,12 +87,21 @@ function readCounts(file) {
   }
 }
 
+/** By what stands behind a project's first colon. */
 async function backendVersions() {
+  const servers = backends.flatMap((backend) => [
+    { key: backend.name, backend, server: undefined },
+    ...(backend.furtherServers ?? []).map(({ name }) => ({
+      key: `${backend.name}:${name}`,
+      backend,
+      server: name,
+    })),
+  ]);
   return new Map(
     await Promise.all(
-      backends.map(
-        async (backend) =>
-          /** @type {const} */ ([backend.name, await backend.versions()]),
+      servers.map(
+        async ({ key, backend, server }) =>
+          /** @type {const} */ ([key, await backend.versions(server)]),
       ),
     ),
   );
@@ -104,8 +114,10 @@ async function backendVersions() {
 function printSummary(projects, versions) {
   const rows = Object.entries(projects)
     .map(([project, count]) => {
-      const [suite = project, backend = ""] = project.split(":");
-      const version = versions.get(backend);
+      const [suite = project, backend = "", server] = project.split(":");
+      const version = versions.get(
+        server === undefined ? backend : `${backend}:${server}`,
+      );
       return {
         backend,
         cells: [
@@ -212,10 +224,10 @@ function coverageComplaints(projects) {
     if (skipped > 0)
       complaints.push(`${project}: ${skipped} tests did not run`);
   }
-  const expected = backends.flatMap(({ name, serverSetup }) => [
-    `conformance:${name}`,
-    `crash:${name}`,
-    ...(serverSetup === undefined ? [] : [`unit:${name}`]),
+  const expected = backends.flatMap((backend) => [
+    ...conformanceProjects(backend),
+    `crash:${backend.name}`,
+    ...[unitProject(backend) ?? []].flat(),
   ]);
   for (const project of ["unit", "types", "self-test", ...expected]) {
     const count = projects[project];
@@ -228,17 +240,37 @@ function coverageComplaints(projects) {
   for (const file of testFiles()) {
     if (!ran.has(file)) complaints.push(`${file} belongs to no project`);
   }
-  const conformance = backends.map(({ name }) => {
-    const count = projects[`conformance:${name}`];
-    return { name, tests: count ? count.passed + count.failed : 0 };
-  });
-  if (new Set(conformance.map(({ tests }) => tests)).size > 1) {
-    const list = conformance.map(({ name, tests }) => `${name} ${tests}`);
+  const cases = conformanceCases(projects);
+  if (new Set(cases.map(({ tests }) => tests)).size > 1)
     complaints.push(
-      `the backends ran different numbers of conformance tests: ${list.join(", ")}`,
+      `conformance: the stores ran different numbers of cases: ${cases.map(({ store, tests }) => `${store} ${tests}`).join(", ")}`,
     );
-  }
   return complaints;
+}
+
+/**
+ * Cases per store; all of them are to be the same.
+ *
+ * @param {Record<string, ProjectCount>} projects
+ */
+function conformanceCases(projects) {
+  return backends.flatMap(conformanceProjects).map((project) => {
+    const count = projects[project];
+    return {
+      store: project.slice(project.indexOf(":") + 1),
+      tests: count === undefined ? 0 : count.passed + count.failed,
+    };
+  });
+}
+
+/** @param {Record<string, ProjectCount>} projects */
+function printConformance(projects) {
+  const cases = conformanceCases(projects);
+  const [first] = cases;
+  if (first !== undefined && cases.every(({ tests }) => tests === first.tests))
+    console.log(
+      `conformance: the same ${first.tests} cases on ${cases.map(({ store }) => store).join(", ")}`,
+    );
 }
 
 /** @returns {string[]} every test file of the workspaces, below the root, with the slashes that vitest writes */

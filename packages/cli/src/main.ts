@@ -9,6 +9,7 @@ import { addCancel } from "./commands/cancel.js";
 import { addDemo } from "./commands/demo.js";
 import { addInspect } from "./commands/inspect.js";
 import { addList } from "./commands/list.js";
+import { addMigrate } from "./commands/migrate.js";
 import { addReplay } from "./commands/replay.js";
 import { addResult } from "./commands/result.js";
 import { addSubmit } from "./commands/submit.js";
@@ -41,6 +42,7 @@ for (const add of [
   addList,
   addCancel,
   addReplay,
+  addMigrate,
 ])
   add(program);
 

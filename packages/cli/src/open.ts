@@ -3,6 +3,7 @@ import { existsSync, mkdirSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 
 import type { EngineBackend } from "@flowfabric/core";
+import type { MigrationReport } from "@flowfabric/postgres";
 import { Client } from "@flowfabric/sdk";
 
 import { RefusedError, UsageError } from "./errors.js";
@@ -11,73 +12,136 @@ import type { StoreOptions } from "./options.js";
 /** Longer than one letter, or Windows drives would be schemes. */
 const SCHEME = /^([a-z][a-z0-9+.-]+):(.*)$/is;
 
-const POSTGRES_SCHEMES: ReadonlySet<string> = new Set([
-  "postgres",
-  "postgresql",
-]);
+const DEFAULT_SCHEMA = "flowfabric";
+
+/** Where a store is. */
+export type StoreAddress =
+  | { readonly kind: "sqlite"; readonly path: string }
+  | {
+      readonly kind: "postgres";
+      readonly connectionString: string;
+      readonly schema: string;
+    };
 
 /**
- * The file that a `--db` value names.
- * @throws UsageError for the scheme of another store
+ * What a `--backend` value names: a file, or a Postgres database, of which `?schema=` chooses the schema.
+ * @throws UsageError for anything else
  */
-export function storePath(target: string): string {
-  const match = SCHEME.exec(target);
+export function parseAddress(
+  given: string,
+  defaultSchema = DEFAULT_SCHEMA,
+): StoreAddress {
+  const match = SCHEME.exec(given);
   const scheme = match?.[1]?.toLowerCase();
-  const path =
-    scheme === "sqlite" ? (match?.[2] ?? "").replace(/^\/\//, "") : target;
-  // What follows the scheme is not repeated: a URL may hold a password.
-  if (scheme !== undefined && scheme !== "sqlite")
-    throw new UsageError(
-      `cannot open a store of kind "${scheme}:"; give --db <path>, --db sqlite:<path> or --db postgres://<user>@<host>/<database>`,
-    );
-  if (path === "")
-    throw new UsageError("--db is empty; give the path of a SQLite file");
-  return path === ":memory:" ? path : resolve(path);
+  switch (scheme) {
+    case "postgres":
+    case "postgresql":
+      return parseServerAddress(given, defaultSchema);
+    case "sqlite":
+      return fileAddress((match?.[2] ?? "").replace(/^\/\//, ""));
+    case undefined:
+      return fileAddress(given);
+    default:
+      // What follows the scheme is not repeated: a URL may hold a password.
+      throw new UsageError(
+        `cannot open a store of kind "${scheme}:"; give --backend <path>, --backend sqlite:<path> or --backend postgres://<user>@<host>/<database>`,
+      );
+  }
 }
 
-/** Where a `--db` value names a Postgres database; `?schema=` names another schema than the default. */
-function serverAddress(
-  target: string,
-): { connectionString: string; schema?: string } | undefined {
-  const scheme = SCHEME.exec(target)?.[1]?.toLowerCase();
-  if (scheme === undefined || !POSTGRES_SCHEMES.has(scheme)) return undefined;
-  if (!URL.canParse(target))
-    throw new UsageError(
-      "--db is no postgres:// address; give postgres://<user>@<host>/<database>",
-    );
-  const url = new URL(target);
-  const schema = url.searchParams.get("schema");
-  url.searchParams.delete("schema");
+function fileAddress(path: string): StoreAddress {
+  if (path === "")
+    throw new UsageError("--backend is empty; give the path of a SQLite file");
   return {
-    connectionString: url.href,
-    ...(schema === null ? {} : { schema }),
+    kind: "sqlite",
+    path: path === ":memory:" ? path : resolve(path),
   };
 }
 
+function parseServerAddress(
+  given: string,
+  defaultSchema: string,
+): StoreAddress {
+  if (!URL.canParse(given))
+    throw new UsageError(
+      "--backend is no postgres:// address; give postgres://<user>@<host>/<database>",
+    );
+  const url = new URL(given);
+  const schema = url.searchParams.get("schema") ?? defaultSchema;
+  // Ours; the server would be asked for a setting of that name.
+  url.searchParams.delete("schema");
+  return { kind: "postgres", connectionString: url.href, schema };
+}
+
+/** The text that {@link parseAddress} reads: for another process, never for people. */
+export function formatAddress(address: StoreAddress): string {
+  if (address.kind === "sqlite") return `sqlite:${address.path}`;
+  const url = new URL(address.connectionString);
+  url.searchParams.set("schema", address.schema);
+  return url.href;
+}
+
+/** As people see it, without anything secret. */
+export function describeAddress(address: StoreAddress): string {
+  if (address.kind === "sqlite") return address.path;
+  const { protocol, username, host, pathname } = new URL(
+    address.connectionString,
+  );
+  const user = username === "" ? "" : `${username}@`;
+  return `${protocol}//${user}${host}${pathname}?schema=${address.schema}`;
+}
+
 /**
- * @param create whether a missing file (and its folder) is made; looking into a store must not leave an
- * empty one behind where the path was mistyped
+ * @param create whether a missing store (and its folder) is made; looking into one must not leave an empty one behind
+ * where the address was mistyped
  */
 export async function openStore(
-  target: string,
+  address: StoreAddress,
   { create }: { readonly create: boolean },
 ): Promise<EngineBackend> {
-  const server = serverAddress(target);
-  if (server !== undefined) {
+  if (!create && !(await storeExists(address)))
+    throw new RefusedError(
+      `there is no store at ${describeAddress(address)}; give --backend <path or URL> or set FLOWFABRIC_DB`,
+    );
+  // Loaded late: --help and usage errors need no native module, and each store only its own driver.
+  if (address.kind === "postgres") {
     const { postgresBackend } = await import("@flowfabric/postgres");
-    return postgresBackend(server);
+    const { connectionString, schema } = address;
+    return postgresBackend({ connectionString, schema });
   }
-  const path = storePath(target);
-  if (path !== ":memory:") {
-    if (create) mkdirSync(dirname(path), { recursive: true });
-    else if (!existsSync(path))
-      throw new RefusedError(
-        `there is no store at ${path}; give --db <path> or set FLOWFABRIC_DB`,
-      );
-  }
-  // Loaded late: --help and usage errors need no native module.
+  const { path } = address;
+  makeFolder(path);
   const { sqliteBackend } = await import("@flowfabric/sqlite");
   return sqliteBackend({ path });
+}
+
+export async function storeExists(address: StoreAddress): Promise<boolean> {
+  if (address.kind === "sqlite")
+    return address.path === ":memory:" || existsSync(address.path);
+  const { version, migrations } = await migrateStore(address, {
+    dryRun: true,
+  });
+  return migrations.length < version;
+}
+
+/** Brings a store to this version's schema, or tells what that would take. */
+export async function migrateStore(
+  address: StoreAddress,
+  { dryRun }: { readonly dryRun: boolean },
+): Promise<MigrationReport> {
+  if (address.kind === "postgres") {
+    const { migratePostgres } = await import("@flowfabric/postgres");
+    const { connectionString, schema } = address;
+    return migratePostgres({ connectionString, schema, dryRun });
+  }
+  const { path } = address;
+  if (!dryRun) makeFolder(path);
+  const { migrateSqlite } = await import("@flowfabric/sqlite");
+  return migrateSqlite({ path, dryRun });
+}
+
+function makeFolder(path: string): void {
+  if (path !== ":memory:") mkdirSync(dirname(path), { recursive: true });
 }
 
 /** Runs `use` with an opened store and a client of it, and closes both. */
@@ -86,7 +150,9 @@ export async function withStore<T>(
   { create }: { readonly create: boolean },
   use: (client: Client, backend: EngineBackend) => Promise<T>,
 ): Promise<T> {
-  await using backend = await openStore(options.db, { create });
+  await using backend = await openStore(parseAddress(options.backend), {
+    create,
+  });
   await using client = new Client({ backend, namespace: options.namespace });
   return await use(client, backend);
 }

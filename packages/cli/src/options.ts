@@ -1,22 +1,40 @@
 /** Options that several commands take, and how their values are read. */
 import { InvalidArgumentError, Option, type Command } from "commander";
 
-export interface StoreOptions {
-  readonly db: string;
-  readonly namespace: string;
+export interface BackendOptions {
+  /** As typed; `parseAddress` reads it. */
+  readonly backend: string;
   readonly verbose?: true;
 }
 
-/** Adds `--db`, `--namespace` and `--verbose`. */
-export function withStoreOptions(command: Command): Command {
+export interface StoreOptions extends BackendOptions {
+  readonly namespace: string;
+}
+
+/** `--backend`, or `--db` for short, as every command spells it. */
+export function backendOption(what: string): Option {
+  return new Option(
+    "--db, --backend <store>",
+    `${what}: a file, or postgres://<user>@<host>/<database>[?schema=<name>]`,
+  );
+}
+
+/** Adds `--backend` and `--verbose`. */
+export function withBackendOptions(command: Command): Command {
   return command
     .addOption(
-      new Option("--db <path>", "the store: a file, or sqlite:<file>")
+      backendOption("the store")
         .env("FLOWFABRIC_DB")
         .default("./flowfabric.db"),
     )
-    .option("--namespace <name>", "tenant to work in", "default")
     .option("--verbose", "show the stack and the causes of an error");
+}
+
+/** Adds `--namespace` to {@link withBackendOptions}. */
+export function withStoreOptions(command: Command): Command {
+  return withBackendOptions(
+    command.option("--namespace <name>", "tenant to work in", "default"),
+  );
 }
 
 const UNITS_MS: Readonly<Record<string, number>> = {

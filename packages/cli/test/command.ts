@@ -15,7 +15,12 @@ export interface Ended {
 
 export class Sandbox implements Disposable {
   readonly folder = mkdtempSync(join(tmpdir(), "flowfabric-cli-"));
-  readonly db = join(this.folder, "store.db");
+  /** What FLOWFABRIC_DB names. */
+  readonly db: string;
+
+  constructor(db?: string) {
+    this.db = db ?? join(this.folder, "store.db");
+  }
 
   path(name: string): string {
     return join(this.folder, name);

@@ -1,5 +1,6 @@
-import { writeFileSync } from "node:fs";
+import { existsSync, readdirSync, writeFileSync } from "node:fs";
 
+import SqliteDriver from "better-sqlite3";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 
 import { said, Sandbox } from "./command.js";
@@ -150,6 +151,85 @@ test("cancel and replay", async () => {
   const refused = await box.run(["replay", id]);
   expect(refused.code).toBe(1);
   expect(refused.stderr).toMatch(/^flowfabric: execution_not_terminal: .*\n$/);
+});
+
+describe("migrate", () => {
+  test("makes a store once, and says so", async () => {
+    const first = await box.run(["migrate"]);
+    expect(first).toMatchObject({ code: 0, stderr: "" });
+    expect(first.stdout.split("\n")).toEqual([
+      "applied 0001_executions",
+      "applied 0002_events",
+      "applied 0003_workers",
+      `${box.db} now has schema 3`,
+      "",
+    ]);
+    expect(await box.run(["migrate"])).toEqual({
+      code: 0,
+      stdout: `up to date: ${box.db} has schema 3\n`,
+      stderr: "",
+    });
+    await submit("k");
+  });
+
+  test("--dry-run prints the script and touches nothing; run by hand it is the same migration", async () => {
+    const dry = await box.run(["migrate", "--dry-run"]);
+    expect(dry.code).toBe(0);
+    expect(dry.stderr).toBe(
+      `3 migrations would be applied to ${box.db}; nothing was changed\n`,
+    );
+    expect(readdirSync(box.folder)).toEqual([]);
+    const order = ["executions", "events", "workers"].map((table) =>
+      dry.stdout.indexOf(`CREATE TABLE ${table} (`),
+    );
+    expect(order).toEqual([...order].sort((a, b) => a - b));
+    expect(order).not.toContain(-1);
+
+    const byHand = new SqliteDriver(box.db);
+    byHand.pragma("journal_mode = WAL");
+    byHand.exec(dry.stdout);
+    byHand.close();
+    const nothing = await box.run(["migrate", "--dry-run"]);
+    expect(nothing).toMatchObject({ code: 0, stdout: "" });
+    expect(nothing.stderr).toContain("up to date");
+    expect(readdirSync(box.folder)).toEqual(["store.db"]);
+    expect((await box.run(["migrate"])).stdout).toContain("up to date");
+    await submit("k");
+  });
+
+  test("a dry run makes no folder either", async () => {
+    const path = box.path("new/store.db");
+    const dry = await box.run(["migrate", "--dry-run", "--backend", path]);
+    expect(dry).toMatchObject({ code: 0 });
+    expect(existsSync(box.path("new"))).toBe(false);
+    expect(await box.run(["migrate", "--backend", path])).toMatchObject({
+      code: 0,
+    });
+    expect(existsSync(path)).toBe(true);
+  });
+
+  test("a newer store and a changed migration are refused with their codes, and left alone", async () => {
+    await box.run(["migrate"]);
+    const change = (sql: string) => {
+      const database = new SqliteDriver(box.db);
+      database.exec(sql);
+      database.close();
+    };
+    change("INSERT INTO migrations VALUES (4, 'later', 'x', 0)");
+    for (const args of [["migrate"], ["migrate", "--dry-run"]]) {
+      const { code, stdout, stderr } = await box.run(args);
+      expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
+      expect(stderr).toMatch(/library_version_mismatch/);
+    }
+    change("DELETE FROM migrations WHERE version = 4");
+    change("UPDATE migrations SET checksum = 'edited' WHERE version = 2");
+    for (const args of [["migrate"], ["migrate", "--dry-run"]])
+      expect(await box.run(args)).toMatchObject({
+        code: 1,
+        stdout: "",
+        stderr: expect.stringMatching(/^flowfabric: corruption: .*'events'/),
+      });
+  });
 });
 
 describe("errors are one line and an exit code", () => {

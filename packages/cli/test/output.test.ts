@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 
 import { UsageError } from "../src/errors.js";
-import { storePath } from "../src/open.js";
+import { describeAddress, formatAddress, parseAddress } from "../src/open.js";
 import { collectTag, parseDuration, wholeNumber } from "../src/options.js";
 import { formatCount, formatDuration, tableLines } from "../src/output.js";
 
@@ -65,13 +65,36 @@ test("columns are as wide as what is seen of them", () => {
   ]);
 });
 
-test("a store is a file; other kinds are refused without repeating the URL", () => {
-  expect(storePath("sqlite:/tmp/a.db")).toBe("/tmp/a.db");
-  expect(storePath("sqlite:///tmp/a.db")).toBe("/tmp/a.db");
-  expect(storePath("/tmp/b.db")).toBe("/tmp/b.db");
-  expect(storePath(":memory:")).toBe(":memory:");
-  const refused = () => storePath("postgres://me:secret@host/db");
+test("a store is a file or a schema of a server; people are shown no secret of it", () => {
+  const file = (path: string) => ({ kind: "sqlite", path });
+  expect(parseAddress("sqlite:/tmp/a.db")).toEqual(file("/tmp/a.db"));
+  expect(parseAddress("sqlite:///tmp/a.db")).toEqual(file("/tmp/a.db"));
+  expect(parseAddress("/tmp/b.db")).toEqual(file("/tmp/b.db"));
+  expect(parseAddress(":memory:")).toEqual(file(":memory:"));
+
+  const plain = parseAddress("postgres://me:secret@host:5433/db");
+  expect(plain).toEqual({
+    kind: "postgres",
+    connectionString: "postgres://me:secret@host:5433/db",
+    schema: "flowfabric",
+  });
+  expect(describeAddress(plain)).toBe(
+    "postgres://me@host:5433/db?schema=flowfabric",
+  );
+  const chosen = parseAddress(
+    "postgresql://host/db?sslmode=require&schema=shop",
+  );
+  expect(chosen).toMatchObject({
+    connectionString: "postgresql://host/db?sslmode=require",
+    schema: "shop",
+  });
+  for (const address of [plain, chosen, parseAddress("/tmp/b.db")])
+    expect(parseAddress(formatAddress(address), "other")).toEqual(address);
+});
+
+test("other kinds of stores are refused without repeating the URL", () => {
+  const refused = () => parseAddress("redis://me:secret@host/db");
   expect(refused).toThrow(UsageError);
-  expect(refused).toThrow(/kind "postgres:"/);
+  expect(refused).toThrow(/kind "redis:"/);
   expect(refused).not.toThrow(/secret/);
 });

@@ -57,7 +57,7 @@ function killedRun(): RunFacts {
   ]);
   return {
     folder: "/repo",
-    db: "/repo/demo.db",
+    store: "/repo/demo.db",
     startedAtMs: START,
     endedAtMs: START + 4_000,
     leaseTtlMs: 2_000,

@@ -79,14 +79,22 @@ export const Namespace = identity("namespace").brand<"Namespace">();
 export type Namespace = z.infer<typeof Namespace>;
 export const DEFAULT_NAMESPACE = "default" as Namespace;
 
+export const ZERO_CHARACTER = "must not contain zero characters";
+
 /** Compared as bytes within (namespace, lane); empty means absent. */
 export const IdempotencyKey = z
   .string()
   .refine(
     (key) => byteLength(key) <= IDEMPOTENCY_KEY_MAX_BYTES,
     `an idempotency key has at most ${IDEMPOTENCY_KEY_MAX_BYTES} bytes`,
-  );
+  )
+  .refine(hasNoZero, ZERO_CHARACTER);
 export type IdempotencyKey = z.infer<typeof IdempotencyKey>;
+
+/** Not every store can hold one. */
+export function hasNoZero(text: string): boolean {
+  return !text.includes("\0");
+}
 
 /** What is wrong with a lane id: `empty`, `tooLong(n)`, `nonPrintable(byteIndex)`, or nothing. */
 export function laneFault(text: string): string | undefined {

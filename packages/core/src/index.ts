@@ -22,6 +22,7 @@ export * from "./operations/executions.js";
 export * from "./operations/grants.js";
 export {
   LeaseFence,
+  storableText,
   TagKey,
   TagValue,
   type ExecutionRef,

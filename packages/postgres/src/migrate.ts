@@ -3,34 +3,65 @@
  * The ledger keeps each migration's checksum, so that a schema which took another path is noticed before anything is
  * written to it.
  */
-import { engineError } from "@flowfabric/core";
-import type { Pool, PoolClient } from "pg";
+import { engineError, type EngineError } from "@flowfabric/core";
+import type { ClientBase, Pool } from "pg";
 
-import { migrations } from "./generated/migrations.js";
+import { isContention } from "./errors.js";
+import { migrations, type Migration } from "./generated/migrations.js";
 
 /** Names the lock among other programs' advisory locks; the schema's own number goes with it. */
 const LOCK_CLASS = 0x666c6f77;
 
-export interface MigrationRecord {
+const TRIES_MAX = 5;
+
+export interface MigrationReport {
+  /** The schema of this library, which the store has then. */
   readonly version: number;
-  readonly name: string;
+  /** What was missing, in order; empty where the store was up to date. */
+  readonly migrations: readonly {
+    readonly version: number;
+    readonly name: string;
+  }[];
+  /** The statements for it, as one script that psql can run; empty where nothing was missing. */
+  readonly sql: string;
 }
 
 /**
- * Applies what is missing, in one transaction.
+ * Applies what is missing, in one transaction. Workers may be at work meanwhile; where they and the migration wait for
+ * each other's locks, it begins again.
  * @returns what was applied
  * @throws EngineError `library_version_mismatch` for a schema of a newer library, `corruption` for a foreign one
  */
 export async function migrate(
   pool: Pool,
   schema: string,
-): Promise<MigrationRecord[]> {
+): Promise<MigrationReport> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await migrateOnce(pool, schema);
+    } catch (error) {
+      if (!isContention(error) || tries === TRIES_MAX) throw error;
+    }
+  }
+}
+
+async function migrateOnce(
+  pool: Pool,
+  schema: string,
+): Promise<MigrationReport> {
   const client = await pool.connect();
   let broken: Error | boolean = false;
   try {
     // Cheap and lock-free where there is nothing to do, which is every opening but the first.
-    if ((await missing(client, schema)).length === 0) return [];
-    return await apply(client, schema);
+    const seen = await look(client, schema);
+    if (seen.todo.length === 0) return reportOf(schema, seen);
+    await client.query("BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE");
+    await client.query(takeLock(schema));
+    // Another process may have been faster.
+    const found = await look(client, schema);
+    if (found.todo.length > 0) await client.query(migrationSql(schema, found));
+    await client.query("COMMIT");
+    return reportOf(schema, found);
   } catch (error) {
     await client.query("ROLLBACK").catch(() => {
       broken = true;
@@ -41,79 +72,115 @@ export async function migrate(
   }
 }
 
-async function apply(
-  client: PoolClient,
+/**
+ * What {@link migrate} would do. Reads only.
+ * @throws EngineError as {@link migrate}
+ */
+export async function pendingMigrations(
+  client: ClientBase,
   schema: string,
-): Promise<MigrationRecord[]> {
-  await client.query("BEGIN");
-  await client.query(TAKE_LOCK, [LOCK_CLASS, schema]);
-  const todo = await missing(client, schema);
-  await client.query(
-    [
-      `CREATE SCHEMA IF NOT EXISTS "${schema}"`,
-      `SET LOCAL search_path TO "${schema}"`,
-      CREATE_LEDGER,
-      ...todo.map(({ sql }) => sql.replace(/;\s*$/, "")),
-    ].join(";\n"),
-  );
-  for (const { version, name, checksum } of todo)
-    await client.query(RECORD_MIGRATION, [version, name, checksum, Date.now()]);
-  await client.query("COMMIT");
-  return todo.map(({ version, name }) => ({ version, name }));
+): Promise<MigrationReport> {
+  return reportOf(schema, await look(client, schema));
 }
 
-const TAKE_LOCK = `
-  SELECT pg_advisory_xact_lock($1, hashtext($2))`;
+interface Found {
+  readonly schemaExists: boolean;
+  readonly todo: readonly Migration[];
+}
 
-const CREATE_LEDGER = `
-  CREATE TABLE IF NOT EXISTS migrations (
-    version BIGINT PRIMARY KEY,
-    name TEXT NOT NULL,
-    checksum TEXT NOT NULL,
-    applied_at BIGINT NOT NULL
-  )`;
+function reportOf(schema: string, found: Found): MigrationReport {
+  const { todo } = found;
+  return {
+    version: migrations.length,
+    migrations: todo.map(({ version, name }) => ({ version, name })),
+    sql:
+      todo.length === 0
+        ? ""
+        : `BEGIN;\n${takeLock(schema)};\n\n${migrationSql(schema, found)}\nCOMMIT;\n`,
+  };
+}
 
-const RECORD_MIGRATION = `
-  INSERT INTO migrations (version, name, checksum, applied_at)
-  VALUES ($1, $2, $3, $4)`;
+function takeLock(schema: string): string {
+  return `SELECT pg_advisory_xact_lock(${LOCK_CLASS}, hashtext('${schema}'))`;
+}
 
-const LIST_TABLES = `
-  SELECT tablename AS name
-  FROM pg_tables
-  WHERE schemaname = $1`;
+/** Each migration with its line in the ledger; the first also makes the ledger. */
+function migrationSql(schema: string, { schemaExists, todo }: Found): string {
+  return [
+    // Where it exists nobody asks for the right to make one.
+    ...(schemaExists ? [] : [`CREATE SCHEMA "${schema}";\n`]),
+    // Catalogue functions and types are found all the same.
+    `SET LOCAL search_path TO "${schema}";\n`,
+    ...todo.flatMap(({ version, name, checksum, sql }) => [
+      ...(version === 1 ? [CREATE_LEDGER] : []),
+      sql,
+      `INSERT INTO migrations (version, name, checksum, applied_at)
+VALUES (${version}, '${name}', '${checksum}', ${NOW_MS});
+`,
+    ]),
+  ].join("\n");
+}
 
-async function missing(
-  client: PoolClient,
-  schema: string,
-): Promise<readonly (typeof migrations)[number][]> {
-  const found = await client.query<{ name: string }>(LIST_TABLES, [schema]);
-  const tables = found.rows.map(({ name }) => name);
-  if (!tables.includes("migrations")) {
-    if (tables.length === 0) return migrations;
-    throw engineError("corruption", {
-      context: "schema",
-      field: "migrations",
-      message: `the schema '${schema}' holds tables of something else; give FlowFabric a schema of its own`,
-    });
-  }
-  const ledger = await client.query<{
+const NOW_MS = "floor(extract(epoch FROM clock_timestamp()) * 1000)::BIGINT";
+
+const CREATE_LEDGER = `CREATE TABLE IF NOT EXISTS migrations (
+  version BIGINT PRIMARY KEY,
+  name TEXT NOT NULL,
+  checksum TEXT NOT NULL,
+  applied_at BIGINT NOT NULL
+);
+`;
+
+const LEDGER_COLUMNS = ["applied_at", "checksum", "name", "version"];
+
+/** A row with what the schema holds, or no row where there is none of that name. */
+const LOOK = `
+  SELECT
+    ARRAY(
+      SELECT relname::TEXT
+      FROM pg_class
+      WHERE relnamespace = n.oid AND relkind IN ('r', 'p', 'v', 'm', 'f')
+    ) AS tables,
+    ARRAY(
+      SELECT attname::TEXT
+      FROM pg_attribute AS a
+      JOIN pg_class AS c ON c.oid = a.attrelid
+      WHERE c.relnamespace = n.oid AND c.relname = 'migrations' AND attnum > 0 AND NOT attisdropped
+      ORDER BY attname
+    ) AS ledger
+  FROM pg_namespace AS n
+  WHERE nspname = $1`;
+
+async function look(client: ClientBase, schema: string): Promise<Found> {
+  const found = await client.query<{ tables: string[]; ledger: string[] }>(
+    LOOK,
+    [schema],
+  );
+  const row = found.rows[0];
+  if (row === undefined) return { schemaExists: false, todo: migrations };
+  if (row.tables.length === 0) return { schemaExists: true, todo: migrations };
+  // The name of the ledger alone says little: many programs keep one.
+  if (row.ledger.join() !== LEDGER_COLUMNS.join()) throw foreign(schema);
+  const { rows } = await client.query<{
     version: string;
     name: string;
     checksum: string;
   }>(
     `SELECT version, name, checksum FROM "${schema}".migrations ORDER BY version`,
   );
-  const newest = Number(ledger.rows.at(-1)?.version ?? 0);
+  if (rows.length === 0 && row.tables.length > 1) throw foreign(schema);
+  const newest = Number(rows.at(-1)?.version ?? 0);
   if (newest > migrations.length) {
     throw engineError("library_version_mismatch", {
       library: `schema ${migrations.length}`,
       store: `schema ${newest}`,
     });
   }
-  for (const { version, name, checksum } of ledger.rows) {
-    const ours = migrations[Number(version) - 1];
+  for (const [index, { version, name, checksum }] of rows.entries()) {
+    const ours = migrations[index];
     if (
       ours === undefined ||
+      ours.version !== Number(version) ||
       ours.name !== name ||
       ours.checksum !== checksum
     ) {
@@ -124,5 +191,13 @@ async function missing(
       });
     }
   }
-  return migrations.slice(newest);
+  return { schemaExists: true, todo: migrations.slice(newest) };
+}
+
+function foreign(schema: string): EngineError {
+  return engineError("corruption", {
+    context: "schema",
+    field: "migrations",
+    message: `the schema '${schema}' holds tables of something else; give FlowFabric a schema of its own`,
+  });
 }

@@ -1,8 +1,8 @@
-/** Once per run of the suites: a server, whose address the tests are given. */
+/** Once per project: a server, whose address the tests are given. */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-import { startServer } from "@flowfabric/postgres-testing";
+import { startServer, type TestServer } from "@flowfabric/postgres-testing";
 import pg from "pg";
 import type { TestProject } from "vitest/node";
 
@@ -12,18 +12,21 @@ declare module "vitest" {
   }
 }
 
-export default async function setup(
+export default function setup(
   project: TestProject,
 ): Promise<() => Promise<void>> {
-  const server = await startServer();
-  project.provide("postgresUrl", server.url);
-  await noteVersion(server.url);
-  return () => server.stop();
+  return provideServer(project, startServer, "postgres");
 }
 
-/** For the summary of the run, which is printed when the server is gone. */
-async function noteVersion(url: string): Promise<void> {
-  const client = new pg.Client({ connectionString: url });
+/** @param name of the file that tells the summary of the run what it ran on; the server is gone when that is printed */
+export async function provideServer(
+  project: TestProject,
+  start: () => Promise<TestServer>,
+  name: string,
+): Promise<() => Promise<void>> {
+  const server = await start();
+  project.provide("postgresUrl", server.url);
+  const client = new pg.Client({ connectionString: server.url });
   await client.connect();
   const { rows } = await client.query<{ server_version: string }>(
     "SHOW server_version",
@@ -35,7 +38,8 @@ async function noteVersion(url: string): Promise<void> {
   );
   mkdirSync(folder, { recursive: true });
   writeFileSync(
-    join(folder, "postgres-version"),
+    join(folder, `${name}-version`),
     rows[0]!.server_version.split(" ")[0]!,
   );
+  return () => server.stop();
 }

@@ -1,18 +1,17 @@
 /** Opening a store: file, schema, settings; then the groups, behind the edge that checks inputs. */
-import { accessSync, constants, existsSync } from "node:fs";
-
 import {
   checked,
   engineError,
   type EngineBackend,
   type PartitionConfig,
 } from "@flowfabric/core";
-import SqliteDriver from "better-sqlite3";
+import type SqliteDriver from "better-sqlite3";
 
 import { AUTOCHECKPOINT_PAGES, Checkpointer } from "./checkpointer.js";
+import { openPatiently } from "./connection.js";
 import { Database } from "./db.js";
 import { translateError } from "./errors.js";
-import { checkSchema, migrate } from "./migrate.js";
+import { migrate, pendingMigrations } from "./migrate.js";
 import { adminOperations } from "./operations/admin.js";
 import { admissionOperations } from "./operations/admission.js";
 import { claimOperations } from "./operations/claims.js";
@@ -50,9 +49,10 @@ export async function sqliteBackend(
   options: SqliteOptions,
 ): Promise<EngineBackend> {
   const parsed = parseOptions(options);
-  const { connection, partitions } = await openConnection(
+  const { connection, answer: partitions } = await openPatiently(
     parsed,
-    options.partitions !== undefined,
+    (connection) =>
+      prepareFile(connection, parsed, options.partitions !== undefined),
   );
   return compose(connection, parsed, partitions);
 }
@@ -114,61 +114,22 @@ function compose(
   });
 }
 
-/** Other processes may be opening the same new file: busy is waited out here too. */
-async function openConnection(
+function prepareFile(
+  connection: SqliteDriver.Database,
   options: ParsedOptions,
   explicitPartitions: boolean,
-): Promise<{
-  readonly connection: SqliteDriver.Database;
-  readonly partitions: PartitionConfig;
-}> {
-  const endsAtMs = performance.now() + options.busyTimeoutMs;
-  for (;;) {
-    let connection: SqliteDriver.Database | undefined;
-    try {
-      checkWritable(options.path);
-      connection = new SqliteDriver(options.path, { timeout: 0 });
-      // Before anything is written: the journal mode already changes the file.
-      checkSchema(connection);
-      connection.pragma("journal_mode = WAL");
-      connection.pragma(
-        `synchronous = ${options.durability === "full" ? "FULL" : "NORMAL"}`,
-      );
-      connection.pragma(`wal_autocheckpoint = ${AUTOCHECKPOINT_PAGES}`);
-      connection.pragma("cache_size = -65536");
-      connection.pragma("temp_store = MEMORY");
-      migrate(connection);
-      const partitions = settlePartitions(
-        connection,
-        options.partitions,
-        explicitPartitions,
-      );
-      return { connection, partitions };
-    } catch (error) {
-      connection?.close();
-      const translated = translateError(error, "open");
-      if (translated.code !== "retry_exhausted" || performance.now() > endsAtMs)
-        throw translated;
-      await new Promise((resolve) =>
-        setTimeout(resolve, 1 + Math.random() * 8),
-      );
-    }
-  }
-}
-
-/** Said before SQLite would, which only notices at the first write. */
-function checkWritable(path: string): void {
-  if (path === ":memory:" || !existsSync(path)) return;
-  try {
-    accessSync(path, constants.R_OK | constants.W_OK);
-  } catch (cause) {
-    const message = `'${path}' cannot be read and written by this process; nothing was changed. Check its permissions`;
-    throw engineError(
-      "transport",
-      { backend: "sqlite", backendKind: "other", message },
-      cause,
-    );
-  }
+): PartitionConfig {
+  // Before anything is written: the journal mode already changes the file.
+  pendingMigrations(connection);
+  connection.pragma("journal_mode = WAL");
+  connection.pragma(
+    `synchronous = ${options.durability === "full" ? "FULL" : "NORMAL"}`,
+  );
+  connection.pragma(`wal_autocheckpoint = ${AUTOCHECKPOINT_PAGES}`);
+  connection.pragma("cache_size = -65536");
+  connection.pragma("temp_store = MEMORY");
+  migrate(connection);
+  return settlePartitions(connection, options.partitions, explicitPartitions);
 }
 
 /** The counts decide where ids live, so the first boot fixes them. */

@@ -5,14 +5,21 @@
 import { engineError } from "@flowfabric/core";
 import type SqliteDriver from "better-sqlite3";
 
-import { migrations } from "./generated/migrations.js";
+import { migrations, type Migration } from "./generated/migrations.js";
 
 /** Marks a file as ours; SQLite shows it as application_id. */
 const APPLICATION_ID = 0x666c6f77;
 
-export interface MigrationRecord {
+export interface MigrationReport {
+  /** The schema of this library, which the file has then. */
   readonly version: number;
-  readonly name: string;
+  /** What was missing, in order; empty where the file was up to date. */
+  readonly migrations: readonly {
+    readonly version: number;
+    readonly name: string;
+  }[];
+  /** The statements for it, as one script that any SQLite shell can run; empty where nothing was missing. */
+  readonly sql: string;
 }
 
 /**
@@ -20,26 +27,16 @@ export interface MigrationRecord {
  * @returns what was applied
  * @throws EngineError `library_version_mismatch` for a file of a newer library, `corruption` for a foreign one
  */
-export function migrate(connection: SqliteDriver.Database): MigrationRecord[] {
+export function migrate(connection: SqliteDriver.Database): MigrationReport {
   // Cheap and lock-free where there is nothing to do, which is every opening but the first.
-  if (missing(connection).length === 0) return [];
+  if (missing(connection).length === 0) return reportOf([]);
   connection.exec("BEGIN IMMEDIATE");
   try {
+    // Another process may have been faster.
     const todo = missing(connection);
-    connection.exec(CREATE_LEDGER);
-    const record = connection.prepare(RECORD_MIGRATION);
-    for (const migration of todo) {
-      connection.exec(migration.sql);
-      record.run(
-        migration.version,
-        migration.name,
-        migration.checksum,
-        Date.now(),
-      );
-    }
-    connection.pragma(`application_id = ${APPLICATION_ID}`);
+    connection.exec(migrationSql(todo));
     connection.exec("COMMIT");
-    return todo.map(({ version, name }) => ({ version, name }));
+    return reportOf(todo);
   } catch (error) {
     if (connection.inTransaction) connection.exec("ROLLBACK");
     throw error;
@@ -47,24 +44,51 @@ export function migrate(connection: SqliteDriver.Database): MigrationRecord[] {
 }
 
 /**
- * Reads only.
+ * What {@link migrate} would do to a file, or to one that does not exist yet. Reads only.
  * @throws EngineError as {@link migrate}
  */
-export function checkSchema(connection: SqliteDriver.Database): void {
-  missing(connection);
+export function pendingMigrations(
+  connection: SqliteDriver.Database | undefined,
+): MigrationReport {
+  return reportOf(connection === undefined ? migrations : missing(connection));
 }
 
-const CREATE_LEDGER = `
-  CREATE TABLE IF NOT EXISTS migrations (
+function reportOf(todo: readonly Migration[]): MigrationReport {
+  return {
+    version: migrations.length,
+    migrations: todo.map(({ version, name }) => ({ version, name })),
+    sql:
+      todo.length === 0
+        ? ""
+        : `BEGIN IMMEDIATE;\n\n${migrationSql(todo)}\nCOMMIT;\n`,
+  };
+}
+
+/** Each migration with its line in the ledger; the first also makes the ledger and marks the file as ours. */
+function migrationSql(todo: readonly Migration[]): string {
+  return todo
+    .flatMap(({ version, name, checksum, sql }) => [
+      ...(version === 1
+        ? [CREATE_LEDGER, `PRAGMA application_id = ${APPLICATION_ID};\n`]
+        : []),
+      sql,
+      `INSERT INTO migrations (version, name, checksum, applied_at)
+VALUES (${version}, '${name}', '${checksum}', ${NOW_MS});
+`,
+    ])
+    .join("\n");
+}
+
+const NOW_MS = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
+
+// In the words of every store that there is: SQLite keeps the text, and schema.sql shows it.
+const CREATE_LEDGER = `CREATE TABLE IF NOT EXISTS migrations (
     version INTEGER PRIMARY KEY,
     name TEXT NOT NULL,
     checksum TEXT NOT NULL,
     applied_at INTEGER NOT NULL
-  )`;
-
-const RECORD_MIGRATION = `
-  INSERT INTO migrations (version, name, checksum, applied_at)
-  VALUES (?, ?, ?, ?)`;
+  );
+`;
 
 const READ_LEDGER = `
   SELECT version, name, checksum
@@ -76,9 +100,7 @@ const LIST_TABLES = `
   FROM sqlite_master
   WHERE type = 'table' AND name NOT LIKE 'sqlite_%'`;
 
-function missing(
-  connection: SqliteDriver.Database,
-): readonly (typeof migrations)[number][] {
+function missing(connection: SqliteDriver.Database): readonly Migration[] {
   const tables = connection.prepare(LIST_TABLES).pluck().all() as string[];
   if (tables.length === 0) return migrations;
   // The name of the ledger alone says little: many programs keep one.

@@ -40,6 +40,67 @@ async function allPages(
 }
 
 export const readsConformance = group("reads", (test) => {
+  test("free text is kept, but for zero characters: those are U+FFFD on every store", async ({
+    backend,
+  }) => {
+    const broken = "be\0fore \u{1f600} \\u0000 'quoted'";
+    const kept = "be\ufffdfore \u{1f600} \\u0000 'quoted'";
+    const retried = await running(backend, {
+      creatorIdentity: broken,
+      policy: {
+        retryPolicy: { maxRetries: 2, backoff: { type: "fixed", delayMs: 0 } },
+      },
+    });
+    await backend.progress({ handle: retried.handle, message: broken });
+    expect(await backend.describeExecution(retried)).toMatchObject({
+      creatorIdentity: kept,
+      progress: { message: kept },
+    });
+    await backend.fail({
+      handle: retried.handle,
+      reason: { message: broken, detail: bytes(broken) },
+      classification: "transient",
+    });
+    const again = await taken(backend, retried.laneId);
+    await backend.fail({
+      handle: again.handle,
+      reason: { message: broken, detail: bytes(broken) },
+      classification: "permanent",
+    });
+    expect(await backend.readExecutionInfo(retried)).toMatchObject({
+      failureReason: kept,
+      failureCategory: kept,
+    });
+    const attempts = await backend.listAttempts(retried);
+    expect(attempts[0]).toMatchObject({ failureReason: kept });
+
+    const stopped = await submitted(backend);
+    await backend.cancelExecution({ ...stopped, reason: broken });
+    expect(await backend.readExecutionInfo(stopped)).toMatchObject({
+      cancellationReason: kept,
+    });
+  });
+
+  test("a name with a zero character is refused and changes nothing", async ({
+    backend,
+  }) => {
+    const executionId = `{fp:7}:${uuid()}`;
+    for (const wrong of [
+      { executionKind: "a\0b" },
+      { idempotencyKey: "a\0b" },
+      { tags: { tag: "a\0b" } },
+    ])
+      await expectRefused(
+        backend.createExecution({
+          executionId,
+          executionKind: "test",
+          ...wrong,
+        }),
+        "invalid_input",
+      );
+    expect(await backend.describeExecution({ executionId })).toBeUndefined();
+  });
+
   test("what does not exist reads as nothing, or is refused where an answer is due", async ({
     backend,
   }) => {

@@ -1,7 +1,20 @@
 export { compareRates, type Comparison, type Ratio } from "./comparing.js";
 export { fillTables, type Filling } from "./large-tables.js";
 export { countRoundTrips, type RoundTrips } from "./round-trips.js";
-export { startServer, type ServerOptions, type TestServer } from "./server.js";
+export {
+  findBouncer,
+  freePort,
+  Workplace,
+  type StartedProgram,
+} from "./programs.js";
+export {
+  answering,
+  startNewestServer,
+  startServer,
+  startServerWith,
+  type ServerOptions,
+  type TestServer,
+} from "./server.js";
 export {
   recordingPool,
   type RecordingPool,

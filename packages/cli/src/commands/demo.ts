@@ -4,7 +4,7 @@ import type { Command } from "commander";
 
 import { runDemo, type DemoOptions } from "../demo/run.js";
 import { EXIT_INTERRUPTED } from "../errors.js";
-import { wholeNumber } from "../options.js";
+import { backendOption, wholeNumber } from "../options.js";
 import { print } from "../output.js";
 
 /** Beyond this a run takes longer than anybody wants to watch. */
@@ -16,14 +16,14 @@ export function addDemo(program: Command): void {
     .description(
       "analyse the text files of a folder with worker processes, kill one, and show that nothing is lost or done twice",
     )
-    .option(
-      "--db <path>",
-      "the demo's own store",
-      join(".flowfabric", "demo.db"),
+    .addOption(
+      backendOption("the demo's own store").default(
+        join(".flowfabric", "demo.db"),
+      ),
     )
     .option(
       "--report <path>",
-      "the HTML report (default: report.html beside the store)",
+      "the HTML report (default: report.html beside the store's file, else in .flowfabric)",
     )
     .option("--workers <n>", "worker processes", wholeNumber(1, 16), 3)
     .option("--no-kill", "let every worker live")

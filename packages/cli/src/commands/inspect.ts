@@ -6,7 +6,7 @@ import type {
 import type { Command } from "commander";
 
 import { RefusedError } from "../errors.js";
-import { withStore } from "../open.js";
+import { describeAddress, parseAddress, withStore } from "../open.js";
 import { withStoreOptions, type StoreOptions } from "../options.js";
 import {
   formatDuration,
@@ -48,7 +48,7 @@ async function inspect(
       const snapshot = await client.inspect(executionId);
       if (snapshot === undefined)
         throw new RefusedError(
-          `there is no execution ${executionId} in ${options.db}, namespace ${options.namespace}; it may be mistyped, or removed after its retention`,
+          `there is no execution ${executionId} in ${describeAddress(parseAddress(options.backend))}, namespace ${options.namespace}; it may be mistyped, or removed after its retention`,
         );
       const ref = { executionId };
       const [context, result, attempts, { events }] = await Promise.all([

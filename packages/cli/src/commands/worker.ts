@@ -2,7 +2,7 @@ import { Worker } from "@flowfabric/sdk";
 import type { Command } from "commander";
 
 import { loadHandlers } from "../handlers-module.js";
-import { openStore } from "../open.js";
+import { openStore, parseAddress } from "../open.js";
 import {
   collectList,
   parseDuration,
@@ -71,7 +71,9 @@ async function runWorker(
   const { capabilities, workerId } = options;
   const lanes =
     options.lanes ?? (handlers.lanes.length > 0 ? handlers.lanes : ["default"]);
-  await using backend = await openStore(options.db, { create: true });
+  await using backend = await openStore(parseAddress(options.backend), {
+    create: true,
+  });
   await using worker = new Worker({
     backend,
     namespace: options.namespace,

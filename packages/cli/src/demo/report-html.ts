@@ -33,7 +33,7 @@ export function reportHtml(facts: RunFacts, summary: Summary): string {
 <header>
 <h1>FlowFabric demo</h1>
 <p>${escapeHtml(plural(facts.files.length, "execution"))} over the text files of <code>${escapeHtml(facts.folder)}</code></p>
-<p>${escapeHtml(new Date(facts.startedAtMs).toLocaleString("en-GB", { dateStyle: "long", timeStyle: "medium" }))}, ${formatDuration(facts.endedAtMs - facts.startedAtMs)}, store <code>${escapeHtml(facts.db)}</code></p>
+<p>${escapeHtml(new Date(facts.startedAtMs).toLocaleString("en-GB", { dateStyle: "long", timeStyle: "medium" }))}, ${formatDuration(facts.endedAtMs - facts.startedAtMs)}, store <code>${escapeHtml(facts.store)}</code></p>
 </header>
 ${verdict(facts)}
 ${tiles(summary)}

@@ -11,7 +11,7 @@ import { dirname, join, resolve } from "node:path";
 import { Client } from "@flowfabric/sdk";
 
 import { EXIT_REFUSED, UsageError } from "../errors.js";
-import { storePath } from "../open.js";
+import { describeAddress } from "../open.js";
 import {
   formatCount,
   formatDuration,
@@ -25,7 +25,7 @@ import { findTextFiles, type FoundFiles } from "./files.js";
 import { readHistory, type FileHistory } from "./history.js";
 import { reportHtml } from "./report-html.js";
 import { escapeHtml } from "./report-text.js";
-import { openDemoStore } from "./store.js";
+import { demoFolder, openDemoStore, parseDemoAddress } from "./store.js";
 import { submitFiles, type SubmittedFile } from "./submit.js";
 import {
   summarise,
@@ -36,7 +36,7 @@ import {
 import { LEASE_TTL_MS, SLOTS_PER_WORKER, work, type Worked } from "./work.js";
 
 export interface DemoOptions {
-  readonly db: string;
+  readonly backend: string;
   readonly report?: string;
   readonly workers: number;
   readonly kill: boolean;
@@ -54,11 +54,7 @@ export async function runDemo(
 ): Promise<number> {
   const startedAtMs = Date.now();
   const folder = requireFolder(folderGiven);
-  const db = storePath(options.db);
-  if (db === ":memory:")
-    throw new UsageError(
-      "the demo's workers are processes of their own and cannot share :memory:; give --db a file",
-    );
+  const address = parseDemoAddress(options.backend);
   const found = await findTextFiles(folder, options.limit);
   if (found.files.length === 0) {
     print(
@@ -70,7 +66,7 @@ export async function runDemo(
     `${paint("bold", plural(found.files.length, "text file"))} in ${folder}${leftOut(found)}, and one declared poison that nobody can read`,
   );
 
-  await using backend = await openDemoStore(db, options.fresh ?? false);
+  await using backend = await openDemoStore(address, options.fresh ?? false);
   await using client = new Client({ backend });
   const closing = new AbortController();
   const completions = await backend.subscribeCompletion({
@@ -88,7 +84,7 @@ export async function runDemo(
   const plan = {
     backend,
     completions,
-    db,
+    address,
     folder,
     lane,
     workers,
@@ -105,7 +101,7 @@ export async function runDemo(
   const facts: RunFacts = {
     ...worked,
     folder,
-    db,
+    store: describeAddress(address),
     startedAtMs,
     endedAtMs,
     leaseTtlMs: LEASE_TTL_MS,
@@ -115,7 +111,7 @@ export async function runDemo(
   const summary = summarise(facts);
   printSummary(facts, summary);
   print();
-  const usual = join(dirname(db), "report.html");
+  const usual = join(demoFolder(address), "report.html");
   if (options.report === undefined && isWorthKeeping(usual, facts, summary))
     print(`Report: ${usual} (of the run that did the work)`);
   else writeReport(resolve(options.report ?? usual), facts, summary);

@@ -5,7 +5,8 @@ import type { Kill } from "./kill.js";
 
 export interface RunFacts {
   readonly folder: string;
-  readonly db: string;
+  /** Where the work is kept, for people. */
+  readonly store: string;
   readonly startedAtMs: number;
   readonly endedAtMs: number;
   readonly leaseTtlMs: number;

@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 
 import type { CompletionEvent, EngineBackend } from "@flowfabric/core";
 
+import { describeAddress, formatAddress, type StoreAddress } from "../open.js";
 import { formatDuration, paint, plural, print } from "../output.js";
 import { Crew } from "./crew.js";
 import { isFlaky, paceScale, SLOWEST_PACE_MS } from "./definition.js";
@@ -21,7 +22,7 @@ export interface WorkPlan {
   readonly backend: EngineBackend;
   /** Begun before the submission, so that no end is missed. */
   readonly completions: AsyncIterable<CompletionEvent>;
-  readonly db: string;
+  readonly address: StoreAddress;
   readonly folder: string;
   readonly lane: string;
   readonly workers: number;
@@ -44,7 +45,7 @@ export async function work(
   const progress = startProgress(open.length);
   const crew = new Crew(
     {
-      db: plan.db,
+      store: formatAddress(plan.address),
       folder: plan.folder,
       lane,
       concurrency: SLOTS_PER_WORKER,
@@ -116,7 +117,7 @@ function announce(plan: WorkPlan, open: readonly SubmittedFile[]): void {
     ({ file, origin }) => origin === "new" && isFlaky(file),
   ).length;
   print(
-    `${plural(plan.workers, "worker process", "worker processes")} on ${plan.db}, ${SLOTS_PER_WORKER} files at once each`,
+    `${plural(plan.workers, "worker process", "worker processes")} on ${describeAddress(plan.address)}, ${SLOTS_PER_WORKER} files at once each`,
   );
   const staged = [
     `${plural(flaky, "first read")} will fail`,

@@ -11,7 +11,7 @@ import { TaskFailure, Worker } from "@flowfabric/sdk";
 import { z } from "zod";
 
 import { describeFailure } from "../errors.js";
-import { openStore } from "../open.js";
+import { openStore, parseAddress } from "../open.js";
 import { analyse } from "./analyse.js";
 import {
   AnalyseFile,
@@ -22,7 +22,7 @@ import {
 } from "./definition.js";
 
 const WorkerJob = z.object({
-  db: z.string(),
+  store: z.string(),
   folder: z.string(),
   lane: z.string(),
   instanceId: z.string(),
@@ -37,7 +37,9 @@ async function runWorker(job: WorkerJob): Promise<void> {
   const parentGone = process.connected
     ? once(process, "disconnect")
     : Promise.resolve();
-  await using backend = await openStore(job.db, { create: false });
+  await using backend = await openStore(parseAddress(job.store), {
+    create: false,
+  });
   await using worker = new Worker({
     backend,
     workerId: "demo",

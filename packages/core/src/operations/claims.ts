@@ -15,6 +15,7 @@ import {
   Lanes,
   LeaseTtlMs,
   MaxWaitMs,
+  name,
   PageLimit,
   PartitionKey,
   Signal,
@@ -47,7 +48,7 @@ export const ClaimManyInput = Claimant.extend({
   leaseTtlMs: LeaseTtlMs,
   maxWaitMs: MaxWaitMs,
   /** Names this call for {@link ClaimManyInput.repeat}; kept with each lease. */
-  requestId: z.string().min(1).max(128).optional(),
+  requestId: name(128).optional(),
   /**
    * Says that a call with this `requestId` may have been applied already. Where it was, and its leases
    * still run, the answer is that call's leases again and nothing new is claimed.

@@ -15,8 +15,10 @@ import {
   Bytes,
   ExecutionRef,
   LeaseFence,
+  name,
   Reason,
   Tags,
+  text,
   TimestampMs,
 } from "./inputs.js";
 
@@ -27,12 +29,12 @@ export const CreateExecutionInput = z.object({
   /** The queue it waits in; decides the partition of a minted id. */
   laneId: LaneId.default(DEFAULT_LANE),
   /** Which handler runs it; 1–256 bytes. */
-  executionKind: z.string().min(1, "must not be empty").max(256),
+  executionKind: name(256),
   /** Stored byte-exact; at most the store's payload limit (1 MiB by default). */
   inputPayload: Bytes.optional(),
   /** Clamped to 0…9000; higher runs first. */
   priority: z.number().int().optional(),
-  creatorIdentity: z.string().max(256).optional(),
+  creatorIdentity: text(256).optional(),
   /** Within (namespace, lane) the same key means the same execution, for the policy's `dedupWindowMs`. */
   idempotencyKey: IdempotencyKey.optional(),
   tags: Tags.default({}),
@@ -98,7 +100,7 @@ export type CancelExecutionInput = z.input<typeof CancelExecutionInput>;
 
 export const ReplayExecutionInput = ExecutionRef.extend({
   reason: Reason.optional(),
-  requestedBy: z.string().max(256).optional(),
+  requestedBy: text(256).optional(),
   /** Absent: the stored deadline if still ahead, else none. */
   executionDeadlineAtMs: TimestampMs.optional(),
 });

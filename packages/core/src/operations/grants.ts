@@ -15,6 +15,7 @@ import {
   ExecutionRef,
   GrantTtlMs,
   LeaseTtlMs,
+  text,
   TimestampMs,
   WorkerCapabilities,
 } from "./inputs.js";
@@ -37,9 +38,9 @@ export const IssueClaimGrantInput = ExecutionRef.extend({
   laneId: LaneId.optional(),
   workerId: WorkerId,
   workerInstanceId: WorkerInstanceId,
-  capabilityHash: z.string().max(256).optional(),
-  routeSnapshotJson: z.string().max(65_536).optional(),
-  admissionSummary: z.string().max(65_536).optional(),
+  capabilityHash: text(256).optional(),
+  routeSnapshotJson: text(65_536).optional(),
+  admissionSummary: text(65_536).optional(),
   workerCapabilities: WorkerCapabilities,
   grantTtlMs: GrantTtlMs,
 });

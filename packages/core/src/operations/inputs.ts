@@ -5,11 +5,13 @@ import { engineError, type ErrorCode, type ErrorDetails } from "../errors.js";
 import {
   AttemptId,
   ExecutionId,
+  hasNoZero,
   LaneId,
   LeaseId,
   Namespace,
   WorkerId,
   WorkerInstanceId,
+  ZERO_CHARACTER,
 } from "../ids.js";
 import {
   byteLength,
@@ -45,6 +47,25 @@ export const Signal = z.instanceof(AbortSignal, {
 });
 /** Epoch milliseconds by the store's clock. */
 export const TimestampMs = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+
+/** What not every store can hold of a text is replaced by U+FFFD, on every store alike: zero characters. */
+export function storableText(given: string): string {
+  return given.replaceAll("\0", "\ufffd");
+}
+
+/** Free text, as {@link storableText} keeps it; `max` in UTF-16 units. */
+export function text(max: number): z.ZodType<string, string> {
+  return z.string().max(max).transform(storableText);
+}
+
+/** A text that names something; it is kept as it is or not at all. */
+export function name(max: number): z.ZodType<string, string> {
+  return z
+    .string()
+    .min(1, "must not be empty")
+    .max(max)
+    .refine(hasNoZero, ZERO_CHARACTER);
+}
 
 /** Proves ownership of the running attempt. All three or none. */
 export const LeaseFence = z.object({
@@ -117,7 +138,8 @@ export const TagValue = z
   .refine(
     (value) => byteLength(value) <= TAG_VALUE_MAX_BYTES,
     `a tag value has at most ${TAG_VALUE_MAX_BYTES} bytes`,
-  );
+  )
+  .refine(hasNoZero, ZERO_CHARACTER);
 export const Tags = z
   .record(TagKey, TagValue)
   .refine(
@@ -145,4 +167,4 @@ export const Lanes = z
   .transform((lanes) => [...new Set(lanes)]);
 
 /** Free text kept with a transition. */
-export const Reason = z.string().max(65_536);
+export const Reason = text(65_536);

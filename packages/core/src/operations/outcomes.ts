@@ -12,6 +12,7 @@ import {
   ExecutionRef,
   LeaseFence,
   Reason,
+  text,
   TimestampMs,
 } from "./inputs.js";
 
@@ -49,7 +50,7 @@ export type DelayInput = z.input<typeof DelayInput>;
 export const ProgressInput = z.object({
   handle: Handle,
   percent: z.number().int().min(0).max(100).optional(),
-  message: z.string().max(4_096).optional(),
+  message: text(4_096).optional(),
 });
 export type ProgressInput = z.input<typeof ProgressInput>;
 

@@ -19,6 +19,7 @@ import {
   ExecutionRef,
   GrantTtlMs,
   LeaseTtlMs,
+  text,
   TimestampMs,
   WorkerCapabilities,
 } from "./inputs.js";
@@ -27,9 +28,9 @@ export const IssueReclaimGrantInput = ExecutionRef.extend({
   laneId: LaneId.optional(),
   workerId: WorkerId,
   workerInstanceId: WorkerInstanceId,
-  capabilityHash: z.string().max(256).optional(),
-  routeSnapshotJson: z.string().max(65_536).optional(),
-  admissionSummary: z.string().max(65_536).optional(),
+  capabilityHash: text(256).optional(),
+  routeSnapshotJson: text(65_536).optional(),
+  admissionSummary: text(65_536).optional(),
   workerCapabilities: WorkerCapabilities,
   grantTtlMs: GrantTtlMs,
 });

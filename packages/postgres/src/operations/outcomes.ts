@@ -9,6 +9,7 @@ import {
   parkedByUs,
   PROGRESS_EVENT_INTERVAL_MS,
   retryScheduledByUs,
+  storableText,
   type Args,
   type ExecutionNotActiveDetail,
   type FailResult,
@@ -265,7 +266,7 @@ function failureOf(
     category:
       reason.detail === undefined || reason.detail.length === 0
         ? classification
-        : Buffer.from(reason.detail).toString("utf8"),
+        : storableText(Buffer.from(reason.detail).toString("utf8")),
     classification,
     actor: "worker",
   };

@@ -352,12 +352,21 @@ const READ_SETTING = `
   FROM settings
   WHERE name = ?`;
 
+/** Each row looks its execution up; a join of tables would read them whole for a page. */
 const FEED_PAGE = `
   SELECT e.position, e.at, e.type, e.state, e.attempt, e.epoch, e.holder, e.lease, e.attempt_id, e.reason, e.data, e.tags,
-    coalesce(x.id, p.id) AS id, coalesce(x.partition, p.partition) AS partition, coalesce(x.route, p.route) AS route
+    about.id, about.partition, about.route
   FROM events AS e
-  LEFT JOIN executions AS x ON x.seq = e.execution
-  LEFT JOIN purged AS p ON p.seq = e.execution
+  LEFT JOIN LATERAL (
+    SELECT id, partition, route
+    FROM executions
+    WHERE seq = e.execution
+    UNION ALL
+    SELECT id, partition, route
+    FROM purged
+    WHERE seq = e.execution
+    LIMIT 1
+  ) AS about ON TRUE
   WHERE e.position > ? AND e.position <= ? AND e.type = ANY(?::BIGINT[])
   ORDER BY e.position
   LIMIT ?`;

@@ -69,9 +69,14 @@ export async function noticesAfter(
 }
 
 const NOTICES = `
-  SELECT e.position, e.epoch, e.type, e.state, e.holder, e.reason, e.data, x.id, x.partition
+  SELECT e.position, e.epoch, e.type, e.state, e.holder, e.reason, e.data, about.id, about.partition
   FROM events AS e
-  LEFT JOIN executions AS x ON x.seq = e.execution
+  LEFT JOIN LATERAL (
+    SELECT id, partition
+    FROM executions
+    WHERE seq = e.execution
+    LIMIT 1
+  ) AS about ON TRUE
   WHERE e.position > ? AND e.position <= ? AND e.holder IS NOT NULL AND e.type IN (5, 6, 17, 22, 23)
   ORDER BY e.position
   LIMIT ?`;

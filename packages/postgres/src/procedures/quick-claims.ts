@@ -13,7 +13,7 @@ import {
   type LeaseId,
 } from "@flowfabric/core";
 
-import type { SqlValue } from "../db.js";
+import { few, type SqlValue } from "../db.js";
 import {
   attemptStateCode,
   attemptTypeCode,
@@ -34,7 +34,7 @@ import type { Route } from "./routes.js";
 import { toClaimed } from "./take.js";
 
 /** Routes by the lane they serve, lanes in the order in which they take turns. */
-export type RoutesInTurn = readonly (readonly Route[])[];
+type RoutesInTurn = readonly (readonly Route[])[];
 
 export interface QuickClaim {
   readonly routes: RoutesInTurn;
@@ -148,6 +148,7 @@ export const PICKED = `
   ), wanted AS MATERIALIZED (
     SELECT *
     FROM json_to_recordset(?::JSON) AS w (route BIGINT, turn INTEGER, ready_from BIGINT, due_from BIGINT)
+    WHERE ${few("turn")}
   ), minted AS MATERIALIZED (
     SELECT *
     FROM json_to_recordset(?::JSON) AS m (place BIGINT, lease UUID, attempt_id UUID)
@@ -220,7 +221,7 @@ export const TAKEN = `
       attempt_state = ${INTERRUPTED} AS interrupted, attempt_state IN (${RETRY}, ${REPLAY}) AS again
     FROM picked
     JOIN minted USING (place), go
-    WHERE go.ahead
+    WHERE go.ahead AND ${few("place")}
   ), taken AS (
     UPDATE executions AS e
     SET home = ${HOME.active}, score = c.at + given.ttl, reason = 0, attempt_state = ${attemptStateCode("running_attempt")},
@@ -241,27 +242,24 @@ export const TAKEN = `
     FROM chosen AS c, given
     WHERE e.seq = c.seq
     RETURNING e.seq, e.id, e.partition, e.route, e.kind, e.attempt, e.attempt_id, e.attempt_type, e.attempt_at, e.lease,
-      e.epoch, e.holder, e.lease_expires_at, e.renewed_at, e.timeout_at, e.tags, e.details, e.retries, e.events, c.place,
-      c.score AS stood_at, c.due AS was_due, c.interrupted AS was_interrupted
+      e.epoch, e.holder, e.lease_expires_at, e.renewed_at, e.timeout_at, e.tags, e.details, e.retries, e.events, c.at, c.place,
+      c.score AS stood_at, c.due AS was_due, c.interrupted AS was_interrupted, c.attempt AS last_attempt,
+      c.attempts AS last_attempts, c.epoch AS last_epoch, c.attempt_state AS last_state
   ), told_of_claims AS (
     INSERT INTO events (execution, n, at, type, actor, state, attempt, epoch, holder, lease, attempt_id, tags)
     SELECT execution, n, at, type, actor, state, attempt, epoch, holder, lease, attempt_id, tags
     FROM (
-      SELECT place, taken.seq AS execution, taken.events - 1 AS n, at, ${eventCode("promoted")} AS type,
-        ${actorCode("engine")} AS actor,
-        ${packState(HOME.eligible, "waiting_for_worker", "none")} + chosen.attempt_state AS state,
-        CASE WHEN chosen.attempts > 0 THEN chosen.attempt END AS attempt,
-        CASE WHEN chosen.epoch > 0 THEN chosen.epoch END AS epoch, NULL AS holder, NULL AS lease, NULL AS attempt_id, tags
+      SELECT place, seq, events - 1, at, ${eventCode("promoted")}, ${actorCode("engine")},
+        ${packState(HOME.eligible, "waiting_for_worker", "none")} + last_state,
+        CASE WHEN last_attempts > 0 THEN last_attempt END, CASE WHEN last_epoch > 0 THEN last_epoch END, NULL::BIGINT,
+        NULL::UUID, NULL::UUID, tags
       FROM taken
-      JOIN chosen USING (place)
-      WHERE due
+      WHERE was_due
       UNION ALL
-      SELECT place, taken.seq, taken.events, at,
-        CASE WHEN interrupted THEN ${eventCode("resumed")} ELSE ${eventCode("claimed")} END, ${actorCode("worker")},
-        ${packState(HOME.active, "none", "running_attempt")}, taken.attempt, taken.epoch, taken.holder, taken.lease,
-        taken.attempt_id, tags
+      SELECT place, seq, events, at, CASE WHEN was_interrupted THEN ${eventCode("resumed")} ELSE ${eventCode("claimed")} END,
+        ${actorCode("worker")}, ${packState(HOME.active, "none", "running_attempt")}, attempt, epoch, holder, lease,
+        attempt_id, tags
       FROM taken
-      JOIN chosen USING (place)
     ) AS told (place, execution, n, at, type, actor, state, attempt, epoch, holder, lease, attempt_id, tags)
     ORDER BY place, n
   ), forgotten AS (

@@ -5,7 +5,7 @@ import {
   type HandlePayload,
 } from "@flowfabric/core";
 
-import { notified } from "../db.js";
+import { few, notified } from "../db.js";
 import { optional } from "../rows.js";
 import type { Store } from "../store.js";
 import { actorCode, eventCode } from "./log.js";
@@ -91,6 +91,7 @@ const heldBy = (columns: string, said: string, kept: string) => `
     FROM json_to_recordset(?::JSON) AS r (
       id UUID, partition INTEGER, attempt INTEGER, epoch BIGINT, lease UUID, attempt_id UUID, place INTEGER, ${columns}
     )
+    WHERE ${few("place")}
   ), locked AS MATERIALIZED (
     SELECT e.seq, e.home, e.attempt, e.epoch, e.lease, e.attempt_id, e.lease_expires_at, e.mutated_at, e.holder, e.tags,
       said.attempt AS own_attempt, said.epoch AS own_epoch, said.lease AS own_lease, said.attempt_id AS own_attempt_id,

@@ -16,7 +16,7 @@ import {
   type OutcomeResult,
 } from "@flowfabric/core";
 
-import type { SqlValue } from "../db.js";
+import { few, type SqlValue } from "../db.js";
 import { attemptStateCode, reasonCode, type WithDetails } from "../rows.js";
 import { noteFailure, noteRetry, type Failure } from "./failure.js";
 import type { HeldLease, HeldLeases } from "./held-leases.js";
@@ -208,6 +208,7 @@ export const HELD = `
     ) WITH ORDINALITY AS r (
       id, partition, attempt, epoch, lease, attempt_id, outcome, was, details, delay, record, reason, payload, place
     )
+    WHERE ${few("place")}
   ), locked AS MATERIALIZED (
     SELECT e.seq, e.home, e.attempt, e.epoch, e.lease, e.attempt_id, e.lease_expires_at, e.mutated_at, e.grant_until,
       e.holds, e.deadline_at, e.created_at, e.priority, e.events, e.details AS stored, e.tags, ending.attempt AS own_attempt,

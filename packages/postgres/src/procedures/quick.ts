@@ -230,7 +230,9 @@ const END = `
   SELECT ${ENDS}, (SELECT count(*) FROM notified) AS notified`;
 
 const claimAnswer = (more = "") => `
-  SELECT meta.*, taken.*, inputs.payload, inputs.policy
+  SELECT meta.*, taken.id, partition, route, kind, attempt, attempt_id, attempt_type, attempt_at, lease, epoch, holder,
+    lease_expires_at, renewed_at, timeout_at, tags, details, retries, stood_at, was_due, was_interrupted, inputs.payload,
+    inputs.policy
   FROM (
     SELECT go.ahead, given.now AS looked_at, (SELECT coalesce(max(id), 0) FROM routes) AS newest_route,
       NOT (SELECT found FROM lost) AND NOT EXISTS (SELECT 1 FROM candidates WHERE due) AS nothing_due,

@@ -203,7 +203,7 @@ async function writeTogether(
     answers.set(args, {
       kind: "created",
       executionId: args.executionId,
-      publicState: row.home === HOME.delayed ? "delayed" : "waiting",
+      publicState: row.delayed ? "delayed" : "waiting",
     });
   }
   if (answers.size === 0) return answers;
@@ -262,7 +262,7 @@ export async function submit(
 interface WrittenRow {
   readonly id: Uint8Array;
   readonly partition: number;
-  readonly home: number;
+  readonly delayed: boolean;
   /** Milliseconds from its creation. */
   readonly deadline_in: number | null;
 }
@@ -404,7 +404,7 @@ async function isSameRequest(
  * commits such a one at the same instant makes this statement wait, and then either passes over the item (by its key)
  * or fails (by its id); failed, it is run again, and finds the id.
  */
-export const INSERT_EXECUTIONS = `
+const INSERT_EXECUTIONS = `
   WITH clock AS MATERIALIZED (
     SELECT now_ms() AS now
   ), given AS MATERIALIZED (
@@ -421,11 +421,7 @@ export const INSERT_EXECUTIONS = `
       id, partition, route, kind, priority, delay_until, deadline_at, deadline_in, timeout_ms, max_reclaims, keep_ms,
       tags, policy, fingerprint, key, creator, namespace, lane, remember_ms, payload
     )
-    WHERE NOT EXISTS (
-      SELECT 1
-      FROM executions AS e
-      WHERE e.id = r.id AND e.partition = r.partition
-    )
+    WHERE (SELECT seq FROM executions AS e WHERE e.id = r.id AND e.partition = r.partition) IS NULL
   ), remembered AS (
     INSERT INTO idempotency AS stored (namespace, lane, idempotency_key, seq, expires_at)
     SELECT namespace, lane, key, seq, now + remember_ms
@@ -436,6 +432,10 @@ export const INSERT_EXECUTIONS = `
     SET seq = excluded.seq, expires_at = excluded.expires_at
     WHERE stored.expires_at <= now_ms()
     RETURNING seq
+  ), fresh AS MATERIALIZED (
+    SELECT *
+    FROM given
+    WHERE remember_ms IS NULL OR seq IN (SELECT seq FROM remembered)
   ), written AS (
     INSERT INTO executions
       (seq, id, partition, route, kind, created_at, home, score, reason, attempt_state, priority, events, epoch, attempt,
@@ -447,29 +447,26 @@ export const INSERT_EXECUTIONS = `
       CASE WHEN delayed THEN ${reasonCode("waiting_for_delay")} ELSE ${reasonCode("waiting_for_worker")} END,
       ${PENDING_FIRST}, priority, 1, 0, 0, 0, 0, 0, 0, 0, 0, now, now, CASE WHEN delayed THEN delay_until END,
       ends_at, timeout_ms, ends_at, max_reclaims, keep_ms, tags
-    FROM given
-    WHERE remember_ms IS NULL OR seq IN (SELECT seq FROM remembered)
-    RETURNING seq, id, partition, home, created_at, deadline_at, tags
+    FROM fresh
   ), kept AS (
     INSERT INTO inputs (seq, payload, policy, fingerprint, idempotency_key, creator)
-    SELECT written.seq, payload, policy, fingerprint, key, creator
-    FROM written
-    JOIN given USING (seq)
+    SELECT seq, payload, policy, fingerprint, key, creator
+    FROM fresh
     WHERE num_nonnulls(payload, policy, fingerprint, key, creator) > 0
   ), tagged AS (
     INSERT INTO tags (tag_key, tag_value, created_at, id, seq)
-    SELECT tag.key, tag.value, created_at, id, seq
-    FROM written, json_each_text(tags::JSON) AS tag
+    SELECT tag.key, tag.value, now, id, seq
+    FROM fresh, json_each_text(tags::JSON) AS tag
     WHERE tags IS NOT NULL
   ), logged AS (
     INSERT INTO events (position, execution, n, at, type, actor, state, tags)
-    SELECT NULL, seq, 1, created_at, ${CREATED}, ${CLIENT},
-      CASE WHEN home = ${HOME.delayed} THEN ${STATE_DELAYED} ELSE ${STATE_ELIGIBLE} END, tags
-    FROM written
-  ), notified AS (${notified("EXISTS (SELECT 1 FROM written)")}
+    SELECT NULL, seq, 1, now, ${CREATED}, ${CLIENT},
+      CASE WHEN delayed THEN ${STATE_DELAYED} ELSE ${STATE_ELIGIBLE} END, tags
+    FROM fresh
+  ), notified AS (${notified("EXISTS (SELECT 1 FROM fresh)")}
   )
-  SELECT id, partition, home, deadline_at - created_at AS deadline_in
-  FROM written
+  SELECT id, partition, delayed, ends_at - now AS deadline_in
+  FROM fresh
   LEFT JOIN notified ON TRUE`;
 
 const FIND_KEY = `

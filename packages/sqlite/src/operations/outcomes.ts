@@ -9,6 +9,7 @@ import {
   parkedByUs,
   PROGRESS_EVENT_INTERVAL_MS,
   retryScheduledByUs,
+  storableText,
   type Args,
   type ExecutionNotActiveDetail,
   type FailResult,
@@ -293,7 +294,7 @@ function failOwn(
   const category =
     reason.detail === undefined || reason.detail.length === 0
       ? classification
-      : Buffer.from(reason.detail).toString("utf8");
+      : storableText(Buffer.from(reason.detail).toString("utf8"));
   const failure = {
     message: reason.message,
     category,
