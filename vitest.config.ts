@@ -25,6 +25,8 @@ const serverTests = new Map(
       ],
     ]),
 );
+/** Of those, what compares rates. */
+const rateTests = "packages/*/test/large-tables.test.ts";
 const scale = Number(process.env["FLOWFABRIC_TEST_SCALE"] ?? "0.2");
 
 const projects: UserWorkspaceConfig[] = [
@@ -68,12 +70,20 @@ const projects: UserWorkspaceConfig[] = [
     test: {
       name: `unit:${name}`,
       include,
-      exclude: [...exclude, ...conformanceTests],
+      exclude: [...exclude, ...conformanceTests, rateTests],
       globalSetup: backends.find((backend) => backend.name === name)!
         .serverSetup!,
-      // Alone, one file after the other: some compare rates and make large tables.
+    },
+  })),
+  ...[...serverTests].map(([name]) => ({
+    ...fromSource,
+    test: {
+      name: `rates:${name}`,
+      include: [rateTests],
+      globalSetup: backends.find((backend) => backend.name === name)!
+        .serverSetup!,
+      // Alone: what else runs would be measured with it.
       sequence: { groupOrder: 2 },
-      fileParallelism: false,
     },
   })),
   ...backends.flatMap(({ name, packageDirectory, furtherServers = [] }) =>
