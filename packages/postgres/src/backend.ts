@@ -37,9 +37,6 @@ import { Routes } from "./procedures/routes.js";
 import type { Store } from "./store.js";
 import { Wakeups } from "./wakeups.js";
 
-/** Waiting for a connection, be it for the server or for a turn in the pool. */
-const CONNECT_TIMEOUT_MS = 30_000;
-
 /**
  * Opens a store in a schema of a database, and makes the schema where it does not exist. Any number of processes may
  * share it. Postgres 14 or newer.
@@ -84,7 +81,9 @@ function openPool(options: ParsedOptions): OpenedPool {
   const pool = new pg.Pool({
     connectionString: options.connectionString,
     max: options.maxConnections,
-    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    // Waiting for a connection, be it for the server or for a turn in the pool; and for each answer.
+    connectionTimeoutMillis: options.answerTimeoutMs,
+    query_timeout: options.answerTimeoutMs,
     application_name: "flowfabric",
     keepAlive: true,
     // The writes of a transaction leave together, without waiting for each other's answers.
@@ -105,6 +104,7 @@ async function compose(
   const dialect = new Dialect(
     options.schema,
     options.preparedStatements === "auto",
+    options.answerTimeoutMs,
   );
   const db: Database = new Database(pool, dialect, {
     push: options.push,
@@ -119,6 +119,7 @@ async function compose(
   const wakeups = new Wakeups(db, {
     push: options.push,
     listen: listenConfig(options),
+    answerTimeoutMs: options.answerTimeoutMs,
   });
   const store: Store = {
     db,

@@ -41,8 +41,6 @@ const TRIES_MAX = 4;
 const RETRY_WAIT_MS = 20;
 /** What a process remembers and what it has to read first: more misses than this in one call are a fault. */
 const MISSES_MAX = 64;
-/** A process that stops inside a transaction must not hold its locks for ever. */
-const IDLE_IN_TRANSACTION_MS = 30_000;
 
 /** A transaction found that this process does not know a row of a small table; it is read, and the body run again. */
 export class NotInMemory extends Error {
@@ -62,10 +60,13 @@ interface Statement {
 /** Statement texts as the store's schema needs them: tables qualified, parameters numbered. */
 export class Dialect {
   readonly schema: string;
+  /** A process that stops inside a transaction, or is cut off there, must not hold its locks for ever. */
+  readonly idleInTransactionMs: number;
   readonly #prepared: boolean;
   readonly #known = new Map<string, Statement>();
 
-  constructor(schema: string, prepared: boolean) {
+  constructor(schema: string, prepared: boolean, idleInTransactionMs: number) {
+    this.idleInTransactionMs = idleInTransactionMs;
     this.schema = `"${schema.replaceAll('"', '""')}"`;
     this.#prepared = prepared;
   }
@@ -311,8 +312,8 @@ export class Session {
   }
 
   async begin(): Promise<number> {
-    const { schema } = this.#dialect;
-    const settings = `SET LOCAL idle_in_transaction_session_timeout = ${IDLE_IN_TRANSACTION_MS}; SET LOCAL enable_seqscan = off`;
+    const { schema, idleInTransactionMs } = this.#dialect;
+    const settings = `SET LOCAL idle_in_transaction_session_timeout = ${idleInTransactionMs}; SET LOCAL enable_seqscan = off`;
     const begin =
       this.#mode === "read"
         ? "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
@@ -445,7 +446,24 @@ const INSERT_EVENTS = `
   )`;
 
 /** A connection that breaks tells its queries; without a listener it would end the process as well. */
-const ignore = () => {};
+export const ignore = () => {};
+
+/**
+ * By callback, and listened to from its first moment: a server that ends a session as it lets it in says both in one
+ * packet, and then the error comes before a promise of the connection resolves. Whoever releases it stops listening.
+ */
+export function takeConnection(pool: Pool): Promise<PoolClient> {
+  return new Promise((resolve, reject) => {
+    pool.connect((error, client) => {
+      if (client === undefined) {
+        reject(error ?? new Error("the pool gave no connection"));
+        return;
+      }
+      client.on("error", ignore);
+      resolve(client);
+    });
+  });
+}
 
 type Body<Answer> = (tx: Session) => Answer | Promise<Answer>;
 
@@ -574,8 +592,7 @@ export class Database {
       let broken = false;
       let failure: unknown;
       try {
-        client = await this.#pool.connect();
-        client.on("error", ignore);
+        client = await takeConnection(this.#pool);
         return await attempt(client, () => {
           mayHaveHappened = true;
         });

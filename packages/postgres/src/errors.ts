@@ -39,7 +39,7 @@ const SOCKET_GONE: ReadonlySet<string> = new Set([
 
 /** What the driver says in words only. */
 const CONNECTION_WORDS =
-  /connection terminated|connection ended|not queryable|client was closed|server closed the connection|timeout (?:expired|exceeded)/i;
+  /connection terminated|connection ended|not queryable|client was closed|server closed the connection|timeout (?:expired|exceeded)|read timeout/i;
 
 const EXPLAINED: readonly (readonly [
   prefix: string,

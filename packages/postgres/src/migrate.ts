@@ -4,8 +4,9 @@
  * written to it.
  */
 import { engineError, type EngineError } from "@flowfabric/core";
-import type { ClientBase, Pool } from "pg";
+import type { ClientBase, Pool, QueryConfig } from "pg";
 
+import { ignore, takeConnection } from "./db.js";
 import { isContention } from "./errors.js";
 import { migrations, type Migration } from "./generated/migrations.js";
 
@@ -49,17 +50,18 @@ async function migrateOnce(
   pool: Pool,
   schema: string,
 ): Promise<MigrationReport> {
-  const client = await pool.connect();
+  const client = await takeConnection(pool);
   let broken: Error | boolean = false;
   try {
     // Cheap and lock-free where there is nothing to do, which is every opening but the first.
     const seen = await look(client, schema);
     if (seen.todo.length === 0) return reportOf(schema, seen);
     await client.query("BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE");
-    await client.query(takeLock(schema));
+    await client.query(unhurried(takeLock(schema)));
     // Another process may have been faster.
     const found = await look(client, schema);
-    if (found.todo.length > 0) await client.query(migrationSql(schema, found));
+    if (found.todo.length > 0)
+      await client.query(unhurried(migrationSql(schema, found)));
     await client.query("COMMIT");
     return reportOf(schema, found);
   } catch (error) {
@@ -68,6 +70,7 @@ async function migrateOnce(
     });
     throw error;
   } finally {
+    client.off("error", ignore);
     client.release(broken);
   }
 }
@@ -98,6 +101,11 @@ function reportOf(schema: string, found: Found): MigrationReport {
         ? ""
         : `BEGIN;\n${takeLock(schema)};\n\n${migrationSql(schema, found)}\nCOMMIT;\n`,
   };
+}
+
+/** The pool's bound on an answer is for calls; a migration may take as long as its table is large, or as another's does. */
+function unhurried(text: string): QueryConfig & { query_timeout: number } {
+  return { text, query_timeout: 2 ** 31 - 1 };
 }
 
 function takeLock(schema: string): string {

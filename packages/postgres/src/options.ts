@@ -39,6 +39,17 @@ export const PostgresOptions = z.strictObject({
   listenConnectionString: z.string().min(1).optional(),
   /** Connections of a pool made here, beside the one that listens. */
   maxConnections: positive.default(10),
+  /**
+   * How long server and client wait for each other, in milliseconds: for a connection, for the answer to a statement, and
+   * for the next statement of a transaction. Beyond that the connection counts as lost, for a network that died silently
+   * tells nobody.
+   */
+  answerTimeoutMs: z
+    .number()
+    .int()
+    .min(100)
+    .max(2 ** 31 - 1)
+    .default(30_000),
   /** `never`: for poolers in transaction mode that know no prepared statements. */
   preparedStatements: z.enum(["auto", "never"]).default("auto"),
   /** Hear of other processes' work by LISTEN. Off: waiting calls look again every second; outcomes are the same. */

@@ -32,13 +32,15 @@ const SAY_AGAIN_MS = 20_000;
 const FIRST_LOOK_MS = 100;
 /** Even a well-heard waiter looks this often. */
 const LOOK_MS_MAX = 5_000;
-const KEEPALIVE_MS = 10_000;
-const KEEPALIVE_TIMEOUT_MS = 5_000;
+/** Of the time after which a connection counts as lost: asked after a third of it, given up after half. */
+const KEEPALIVE_SHARE = 1 / 3;
+const KEEPALIVE_TIMEOUT_SHARE = 1 / 6;
 const RECONNECT_MS_MAX = 5_000;
 
 export interface WakeupOptions {
   readonly push: boolean;
   readonly listen: pg.ClientConfig;
+  readonly answerTimeoutMs: number;
 }
 
 export class Wakeups {
@@ -270,10 +272,11 @@ export class Wakeups {
       await new Promise((resolve) => setTimeout(resolve, waitMs).unref());
     }
     if (this.#closed) return;
+    const { listen, answerTimeoutMs } = this.#options;
     const client = new pg.Client({
-      ...this.#options.listen,
-      connectionTimeoutMillis: KEEPALIVE_TIMEOUT_MS,
-      query_timeout: KEEPALIVE_TIMEOUT_MS,
+      ...listen,
+      connectionTimeoutMillis: answerTimeoutMs * KEEPALIVE_TIMEOUT_SHARE,
+      query_timeout: answerTimeoutMs * KEEPALIVE_TIMEOUT_SHARE,
       keepAlive: true,
     });
     const lost = () => {
@@ -304,7 +307,7 @@ export class Wakeups {
           lost();
           client.end().catch(() => {});
         });
-      }, KEEPALIVE_MS);
+      }, answerTimeoutMs * KEEPALIVE_SHARE);
       this.#keepalive.unref();
     } catch {
       this.#failures++;
