@@ -97,7 +97,7 @@ const projects: UserWorkspaceConfig[] = [
       },
     })),
   ),
-  ...backends.flatMap(({ name, packageDirectory, serverSetup }) => [
+  ...backends.flatMap(({ name, packageDirectory, serverSetup, faultTest }) => [
     {
       ...fromSource,
       test: {
@@ -116,6 +116,19 @@ const projects: UserWorkspaceConfig[] = [
         sequence: { groupOrder: 1 },
       },
     },
+    ...(faultTest === undefined
+      ? []
+      : [
+          {
+            ...fromSource,
+            test: {
+              name: `faults:${name}`,
+              include: [faultTest],
+              // Alone, for it measures how soon things go on.
+              sequence: { groupOrder: 3 },
+            },
+          },
+        ]),
   ]),
 ];
 

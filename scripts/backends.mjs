@@ -10,6 +10,7 @@ import { root } from "./repository.mjs";
  * @typedef {object} TestedBackend
  * @property {string} name as it stands after the colon in `conformance:<name>` and `crash:<name>`
  * @property {string} packageDirectory where its conformance test lives
+ * @property {string} [faultTest] where its server, and the way to it, are broken in every way that it should live through
  * @property {string} [serverSetup] starts the server that its suites use, once per project
  * @property {readonly TestedServer[]} [furtherServers] on which the conformance suite runs as well
  * @property {(server?: string) => Promise<{ store: string, driver: string }>} versions of what the tests really talk to
@@ -67,6 +68,7 @@ export const backends = [
   {
     name: "postgres",
     packageDirectory: "packages/postgres",
+    faultTest: "test-suites/crash/test/postgres-faults.test.ts",
     serverSetup: "packages/postgres/test/global-setup.ts",
     furtherServers: [
       {

@@ -228,6 +228,7 @@ function coverageComplaints(projects) {
     ...conformanceProjects(backend),
     `crash:${backend.name}`,
     ...[unitProject(backend) ?? []].flat(),
+    ...(backend.faultTest === undefined ? [] : [`faults:${backend.name}`]),
     ...(backend.serverSetup === undefined ? [] : [`rates:${backend.name}`]),
   ]);
   for (const project of ["unit", "types", "self-test", ...expected]) {

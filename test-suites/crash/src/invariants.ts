@@ -14,6 +14,9 @@ import {
   type PublicState,
 } from "@flowfabric/core";
 
+/** Enough to keep the connections busy, and few enough to wait for none of them. */
+const LOOKS_AT_ONCE = 16;
+
 /** @returns one line per violation; nothing where all is well */
 export async function findViolations(
   backend: EngineBackend,
@@ -22,7 +25,7 @@ export async function findViolations(
   const violations: string[] = [];
   const ends = new Map<string, number>();
   const states = new Map<PublicState, Set<string>>();
-  for (const executionId of executionIds) {
+  const look = async (executionId: ExecutionId) => {
     const [snapshot, attempts, events] = await Promise.all([
       backend.describeExecution({ executionId }),
       backend.listAttempts({ executionId }),
@@ -30,7 +33,7 @@ export async function findViolations(
     ]);
     if (snapshot === undefined) {
       violations.push(`${executionId}: listed, but not there`);
-      continue;
+      return;
     }
     ends.set(executionId, events.filter(isEnd).length);
     const { publicState } = snapshot;
@@ -44,7 +47,9 @@ export async function findViolations(
       ...wrongHistory(snapshot, events),
     ];
     violations.push(...found.map((line) => `${executionId}: ${line}`));
-  }
+  };
+  for (let at = 0; at < executionIds.length; at += LOOKS_AT_ONCE)
+    await Promise.all(executionIds.slice(at, at + LOOKS_AT_ONCE).map(look));
   violations.push(...(await wrongLists(backend, states)));
   violations.push(...(await wrongCompletions(backend, ends)));
   const { processed, errors } = await backend.reconcileExecutionIndex({});

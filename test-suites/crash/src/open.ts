@@ -10,12 +10,25 @@ const OPENERS: Readonly<
   sqlite: (path) => sqliteBackend({ path }),
   postgres(location) {
     const url = new URL(`postgres:${location}`);
-    const schema = url.searchParams.get("schema") ?? "flowfabric";
-    url.searchParams.delete("schema");
+    const take = (name: string) => {
+      const value = url.searchParams.get(name);
+      url.searchParams.delete(name);
+      return value ?? undefined;
+    };
+    const schema = take("schema");
+    const listenConnectionString = take("listen");
+    const maxConnections = Number(take("maxConnections") ?? 4);
+    const answerTimeoutMs = take("answerTimeoutMs");
     return postgresBackend({
       connectionString: url.href,
-      schema,
-      maxConnections: 4,
+      maxConnections,
+      ...(schema === undefined ? {} : { schema }),
+      ...(listenConnectionString === undefined
+        ? {}
+        : { listenConnectionString }),
+      ...(answerTimeoutMs === undefined
+        ? {}
+        : { answerTimeoutMs: Number(answerTimeoutMs) }),
     });
   },
 };

@@ -119,20 +119,10 @@ export function fencingTests(harness: CrashHarness): void {
         expect(answers.map(({ answer }) => answer)).toEqual(
           WRITES.map(() => "lease_expired"),
         );
-        // The end of the lease is written down by whoever finds out, and nothing but that.
-        const after = await everythingAbout(backend, executionIds);
-        for (const [index, { history, snapshot, ...rest }] of after.entries()) {
-          const { history: told, snapshot: seen, ...same } = before[index]!;
-          expect(rest).toEqual(same);
-          expect(history.slice(0, told.length)).toEqual(told);
-          for (const { type } of history.slice(told.length))
-            expect(type).toBe("lease_expired");
-          expect({
-            ...snapshot,
-            lastTransitionAtMs: 0,
-            lastMutationAtMs: 0,
-          }).toEqual({ ...seen, lastTransitionAtMs: 0, lastMutationAtMs: 0 });
-        }
+        expectNothingButLapses(
+          before,
+          await everythingAbout(backend, executionIds),
+        );
         expect(await findViolations(backend)).toEqual([]);
       });
 
@@ -182,8 +172,30 @@ export function fencingTests(harness: CrashHarness): void {
   );
 }
 
+/** The end of the lease is written down by whoever finds out, and nothing but that. */
+export function expectNothingButLapses(
+  before: readonly Everything[],
+  after: readonly Everything[],
+): void {
+  expect(after).toHaveLength(before.length);
+  for (const [index, { history, snapshot, ...rest }] of after.entries()) {
+    const { history: told, snapshot: seen, ...same } = before[index]!;
+    expect(rest).toEqual(same);
+    expect(history.slice(0, told.length)).toEqual(told);
+    for (const { type } of history.slice(told.length))
+      expect(type).toBe("lease_expired");
+    expect({
+      ...snapshot,
+      lastTransitionAtMs: 0,
+      lastMutationAtMs: 0,
+    }).toEqual({ ...seen, lastTransitionAtMs: 0, lastMutationAtMs: 0 });
+  }
+}
+
+type Everything = Awaited<ReturnType<typeof everythingAbout>>[number];
+
 /** All that a write could have changed. */
-async function everythingAbout(
+export async function everythingAbout(
   backend: EngineBackend,
   executionIds: readonly string[],
 ) {

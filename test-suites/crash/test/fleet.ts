@@ -85,6 +85,11 @@ export class Program {
     return this.#exit === undefined;
   }
 
+  /** @throws with what it said last, where it has ended */
+  requireRunning(): void {
+    if (!this.isRunning) throw this.#silent("ended");
+  }
+
   signal(name: NodeJS.Signals): void {
     if (this.isRunning) this.#child.kill(name);
   }

@@ -10,9 +10,12 @@ export {
 export {
   answering,
   startNewestServer,
+  startRestartableServer,
   startServer,
   startServerWith,
+  type RestartableServer,
   type ServerOptions,
+  type Shutdown,
   type TestServer,
 } from "./server.js";
 export {

@@ -258,11 +258,11 @@ export class StartedProgram {
     return readFileSync(this.#log, "utf8").trim().slice(-1_000);
   }
 
-  /** At once: what it keeps goes anyway. */
-  async stop(): Promise<void> {
+  /** At once, where no other signal is given: what it keeps goes anyway. */
+  async stop(signal: NodeJS.Signals = "SIGQUIT"): Promise<void> {
     process.off("exit", this.#kill);
     if (!this.running || this.#child.pid === undefined) return;
-    this.#child.kill("SIGQUIT");
+    this.#child.kill(signal);
     await this.#ended;
   }
 }

@@ -15,6 +15,7 @@ import {
   packagedPostgres,
   reason,
   Workplace,
+  type StartedProgram,
 } from "./programs.js";
 
 const HOW_TO_GET_ONE = `No Postgres server for the tests. Do one of these and run them again:
@@ -59,6 +60,19 @@ export interface TestServer {
   stop(): Promise<void>;
 }
 
+/** `fast` ends every session first; `immediate` ends like a crash, and the next start recovers from the log. */
+export type Shutdown = "fast" | "immediate";
+
+const SHUTDOWN_SIGNALS = { fast: "SIGINT", immediate: "SIGQUIT" } as const;
+
+/** Nobody else's, so that it may be shut down; its data stays until {@link TestServer.stop}. */
+export interface RestartableServer extends TestServer {
+  readonly port: number;
+  /** Resolves when it answers. */
+  start(): Promise<void>;
+  shutDown(shutdown: Shutdown): Promise<void>;
+}
+
 export interface ServerOptions {
   /**
    * With the syncs of a server that is meant to keep its data: what a benchmark measures. A server that the environment
@@ -101,10 +115,22 @@ export async function startServerWith(
   prepare: (workplace: Workplace) => readonly string[],
   parameters: Readonly<Record<string, string>> = {},
 ): Promise<TestServer> {
-  const options: ProgramOptions = {
+  return startOwn({
     prepare: (workplace) => [...QUICK, ...prepare(workplace)],
     parameters,
-  };
+  });
+}
+
+/** One that keeps what it committed, however it ends. */
+export async function startRestartableServer(
+  connectionsMax: number,
+): Promise<RestartableServer> {
+  return startOwn({
+    prepare: () => [...DURABLE, `max_connections=${connectionsMax}`],
+  });
+}
+
+function startOwn(options: ProgramOptions): Promise<RestartableServer> {
   return firstOf(HOW_TO_GET_ONE, [
     [
       "this machine's programs",
@@ -119,10 +145,10 @@ function givenServer(url: string): TestServer {
 }
 
 /** The first that starts; where none does, why each did not. */
-async function firstOf(
+async function firstOf<Server extends TestServer>(
   help: string,
-  ways: readonly (readonly [name: string, start: () => Promise<TestServer>])[],
-): Promise<TestServer> {
+  ways: readonly (readonly [name: string, start: () => Promise<Server>])[],
+): Promise<Server> {
   const failures: string[] = [];
   for (const [name, start] of ways) {
     try {
@@ -180,7 +206,7 @@ interface ProgramOptions {
 async function startPrograms(
   installed: string,
   { prepare = () => QUICK, parameters = {}, directory }: ProgramOptions,
-): Promise<TestServer> {
+): Promise<RestartableServer> {
   const workplace = new Workplace("postgres", directory);
   try {
     const programs = workplace.reachable(installed);
@@ -197,33 +223,47 @@ async function startPrograms(
       "--no-sync",
     ]);
     const port = await freePort();
+    const url = `postgres://postgres@127.0.0.1:${port}/postgres`;
     const settings = [
       "listen_addresses=127.0.0.1",
       `port=${port}`,
       "unix_socket_directories=",
       ...prepare(workplace),
     ];
-    const server = workplace.start(join(programs, "postgres"), [
-      "-D",
-      data,
-      ...asArguments(settings),
-    ]);
-    const stop = async () => {
-      await server.stop();
-      workplace.remove();
+    let server: StartedProgram | undefined;
+    const shutDown = async (shutdown: Shutdown) => {
+      await server?.stop(SHUTDOWN_SIGNALS[shutdown]);
     };
-    const url = `postgres://postgres@127.0.0.1:${port}/postgres`;
-    try {
-      await answering(
-        `${url}?${new URLSearchParams(parameters).toString()}`,
-        () => server.running,
-      );
-    } catch (error) {
-      const said = server.lastWords();
-      await stop();
-      throw new Error(`the server did not start: ${said}`, { cause: error });
-    }
-    return { url, stop };
+    const start = async () => {
+      const started = workplace.start(join(programs, "postgres"), [
+        "-D",
+        data,
+        ...asArguments(settings),
+      ]);
+      server = started;
+      try {
+        await answering(
+          `${url}?${new URLSearchParams(parameters).toString()}`,
+          () => started.running,
+        );
+      } catch (error) {
+        await shutDown("immediate");
+        throw new Error(`the server did not start: ${started.lastWords()}`, {
+          cause: error,
+        });
+      }
+    };
+    await start();
+    return {
+      url,
+      port,
+      start,
+      shutDown,
+      async stop() {
+        await shutDown("immediate");
+        workplace.remove();
+      },
+    };
   } catch (error) {
     workplace.remove();
     throw error;

@@ -1,0 +1,182 @@
+/** Locks of other programs: rows held beyond the end of a lease, and a snapshot held for as long as work goes on. */
+import {
+  decodeHandle,
+  type ClaimedExecution,
+  type EngineBackend,
+} from "@flowfabric/core";
+import { describe, expect, onTestFinished, test } from "vitest";
+
+import { openStore } from "../../src/open.js";
+import { answerOf } from "../../src/program.js";
+import { WRITES } from "../../src/writes.js";
+import { everythingAbout, expectNothingButLapses } from "../fencing.js";
+import { until } from "../fleet.js";
+import { scaled, tell, TIMEOUT_MS } from "../harness.js";
+import { expectEndedOnce } from "./load.js";
+import { createPostgresBench, type ServerOf } from "./postgres-bench.js";
+
+const LEASE_TTL_MS = 2_000;
+/** Of the rate without the snapshot. */
+const RATE_SHARE_MIN = 0.7;
+const MEASURED = 500;
+const CLAIMERS = 4;
+
+export function postgresLockTests(serverOf: ServerOf): void {
+  describe(
+    "postgres: locks and snapshots of others",
+    { timeout: TIMEOUT_MS },
+    () => {
+      test("a write that waited for its row until the lease was over is refused, and the work is taken over once", async () => {
+        const { server, schema, store } = createPostgresBench(serverOf());
+        const backend = await openStore(
+          // Each write waits on a connection of its own.
+          store({ maxConnections: WRITES.length + 2 }),
+        );
+        onTestFinished(() => backend.close());
+        await backend.submitMany({
+          items: WRITES.map(() => ({ executionKind: "work" })),
+        });
+        const { claimed } = await claim(backend, "holder", LEASE_TTL_MS);
+        expect(claimed).toHaveLength(WRITES.length);
+        const executionIds = claimed.map(({ executionId }) => executionId);
+
+        const other = await server.connect();
+        onTestFinished(() => other.end());
+        await other.query("BEGIN");
+        await other.query(`SELECT 1 FROM "${schema}".executions FOR UPDATE`);
+        const answers = WRITES.map(({ write }, index) => {
+          const { handle } = claimed[index]!;
+          const held = decodeHandle(handle, backend.backendLabel());
+          return answerOf(write(backend, handle, held));
+        });
+        await until("every write to wait for its row", async () => {
+          // Not by the one in a transaction, which would see the same again and again.
+          const waiting = await server.query(WAITING_FOR_LOCKS);
+          return waiting.length === WRITES.length;
+        });
+        await until("the end of all leases", async () => {
+          const { entries } = await backend.listExpiredLeases({});
+          return entries.length === WRITES.length;
+        });
+        const before = await everythingAbout(backend, executionIds);
+        await other.query("COMMIT");
+        await other.end();
+
+        expect(await Promise.all(answers)).toEqual(
+          WRITES.map(() => "lease_expired"),
+        );
+        expectNothingButLapses(
+          before,
+          await everythingAbout(backend, executionIds),
+        );
+        // A row that a rival or its maintenance holds is passed over, and is there at the next look.
+        const taken: ClaimedExecution[] = [];
+        const race = async () => {
+          const rivals = await Promise.all(
+            ["a", "b", "c"].map((name) => claim(backend, name, 60_000)),
+          );
+          taken.push(...rivals.flatMap((rival) => rival.claimed));
+        };
+        await until("every take-over", async () => {
+          await race();
+          return taken.length >= WRITES.length;
+        });
+        await race();
+        expect(taken.map(({ kind }) => kind)).toEqual(
+          WRITES.map(() => "reclaimed"),
+        );
+        expect(taken.map(({ executionId }) => executionId).sort()).toEqual(
+          [...executionIds].sort(),
+        );
+        await backend.completeMany({
+          items: taken.map(({ handle }) => ({ handle })),
+        });
+        await expectEndedOnce(backend, executionIds);
+        tell(`${WRITES.length} writes waited past their leases, all refused`);
+      });
+
+      test("a snapshot held all the while leaves claims most of their rate", async () => {
+        const count = scaled(20_000, 10_000);
+        const { server, schema, store } = createPostgresBench(serverOf());
+        const url = new URL(store());
+        // Waiting for the disk would hide what claims cost.
+        url.searchParams.set("options", "-c synchronous_commit=off");
+        const backend = await openStore(url.href);
+        onTestFinished(() => backend.close());
+        for (let submitted = 0; submitted < count; submitted += MEASURED)
+          await backend.submitMany({
+            items: Array.from({ length: MEASURED }, () => ({
+              executionKind: "work",
+            })),
+          });
+        const holder = await server.connect();
+        onTestFinished(() => holder.end());
+        await holder.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
+        await holder.query("SELECT txid_current()");
+
+        // Entries of finished work, which nobody may remove while the snapshot could still see it.
+        await drain(backend, count - 2 * MEASURED, 100);
+        const held = await drain(backend, MEASURED, 1);
+        await holder.query("COMMIT");
+        await server.query(`VACUUM "${schema}".executions`);
+        const without = await drain(backend, MEASURED, 1);
+
+        tell(
+          `claims and completions one by one, ${CLAIMERS} at once, behind ${count - 2 * MEASURED} finished: ${held.toFixed(0)}/s with a snapshot held, ${without.toFixed(0)}/s without, ${((100 * held) / without).toFixed(0)} %`,
+        );
+        expect(held / without).toBeGreaterThan(RATE_SHARE_MIN);
+      });
+    },
+  );
+}
+
+const WAITING_FOR_LOCKS = `
+  SELECT pid
+  FROM pg_stat_activity
+  WHERE application_name = 'flowfabric' AND wait_event_type = 'Lock'`;
+
+function claim(backend: EngineBackend, name: string, leaseTtlMs: number) {
+  return backend.claimMany({
+    workerId: name,
+    workerInstanceId: name,
+    lanes: ["default"],
+    max: WRITES.length,
+    leaseTtlMs,
+  });
+}
+
+/**
+ * Claims and completes so many.
+ * @param max claimed and completed at once
+ * @returns how many per second
+ */
+async function drain(
+  backend: EngineBackend,
+  count: number,
+  max: number,
+): Promise<number> {
+  let left = count;
+  const claimOn = async (name: string) => {
+    while (left > 0) {
+      const wanted = Math.min(max, left);
+      left -= wanted;
+      const { claimed } = await backend.claimMany({
+        workerId: name,
+        workerInstanceId: name,
+        lanes: ["default"],
+        max: wanted,
+        leaseTtlMs: 60_000,
+      });
+      left += wanted - claimed.length;
+      if (claimed.length > 0)
+        await backend.completeMany({
+          items: claimed.map(({ handle }) => ({ handle })),
+        });
+    }
+  };
+  const startedAtMs = performance.now();
+  await Promise.all(
+    Array.from({ length: CLAIMERS }, (_, index) => claimOn(`claimer-${index}`)),
+  );
+  return count / ((performance.now() - startedAtMs) / 1_000);
+}
