@@ -8,6 +8,8 @@ import { isConnectionLost } from "./errors.js";
 /** Statements under way at once: the server works on one while the answer of the other is on its way. */
 const RUNNING_MAX = 2;
 const ITEMS_MAX = 128;
+/** One that takes longer waits for a lock, as a key's that another transaction has yet to commit; others pass it by. */
+const QUICK_MS = 100;
 /** What one statement may carry in bytes, beside its first item. */
 const BYTES_MAX = 4 * 1024 * 1024;
 
@@ -50,11 +52,19 @@ export class Grouped<Item, Answer> {
     const entries = this.#gather();
     this.#running++;
     if (this.#waiting.length > 0) this.#schedule();
+    let isCounted = true;
+    const makeRoom = () => {
+      if (!isCounted) return;
+      isCounted = false;
+      this.#running--;
+      if (this.#waiting.length > 0) this.#schedule();
+    };
+    const timer = setTimeout(makeRoom, QUICK_MS);
     try {
       await this.#answer(entries);
     } finally {
-      this.#running--;
-      if (this.#waiting.length > 0) this.#schedule();
+      clearTimeout(timer);
+      makeRoom();
     }
   }
 

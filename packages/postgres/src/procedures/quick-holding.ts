@@ -98,8 +98,7 @@ const heldBy = (columns: string, said: string, kept: string) => `
       place, ${said}, ${kept}
     FROM said
     JOIN executions AS e ON e.id = said.id AND e.partition = said.partition
-    ORDER BY e.seq
-    FOR UPDATE OF e
+    FOR UPDATE OF e SKIP LOCKED
   ), clock AS MATERIALIZED (
     SELECT now_ms() AS now
     FROM (SELECT count(*) FROM locked) AS all_of_them

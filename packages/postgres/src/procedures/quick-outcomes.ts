@@ -1,8 +1,8 @@
 /**
  * Ends of attempts by one statement, for any number of them. Its WHERE carries the fence: what no longer is as the holder
- * knows it, for whatever reason, is passed over, and the slow path, which decides under the row's lock, says why. Rows
- * are locked in one order for every process, and the clock is read behind all locks: who waited for one does not pass
- * off a lease that has lapsed meanwhile.
+ * knows it, for whatever reason, is passed over, and the slow path, which decides under the row's lock, says why. So is
+ * a row that someone else has locked: only whoever wants that one waits for it, not those who share a statement with him.
+ * The clock is read behind all locks.
  */
 import {
   BLOCKING_REASONS,
@@ -216,8 +216,7 @@ export const HELD = `
       ending.details, delay, record, ending.reason, payload, place
     FROM ending
     JOIN executions AS e ON e.id = ending.id AND e.partition = ending.partition
-    ORDER BY e.seq
-    FOR UPDATE OF e
+    FOR UPDATE OF e SKIP LOCKED
   ), clock AS MATERIALIZED (
     SELECT now_ms() AS now
     FROM (SELECT count(*) FROM locked) AS all_of_them
