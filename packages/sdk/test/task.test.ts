@@ -463,7 +463,7 @@ test("an ending carried out with its reply lost is no lost lease to the handler"
 });
 
 test("out of reach for a whole lease: the signal aborts, the engine still decides", async () => {
-  const { faults, task } = await claimed({ leaseTtlMs: 1_000 });
+  const { client, faults, task } = await claimed({ leaseTtlMs: 1_000 });
   faults.loseCalls("renew", Infinity);
 
   await until(() => task.signal.aborted);
@@ -474,6 +474,12 @@ test("out of reach for a whole lease: the signal aborts, the engine still decide
   });
   expect(task.consecutiveRenewalFailures).toBeGreaterThanOrEqual(2);
   expect(task.isLeaseHealthy).toBe(false);
+  // Counted from before the claim was sent, a lease is over here a little sooner than in the store.
+  await until(
+    async () =>
+      (await client.inspect(task.executionId))?.stateVector.ownershipState ===
+      "lease_expired_reclaimable",
+  );
   await expect(task.complete()).rejects.toSatisfy((e) =>
     isEngineError(e, "lease_expired"),
   );
