@@ -9,6 +9,7 @@ import pg from "pg";
 
 import { Database, Dialect } from "./db.js";
 import { translateError } from "./errors.js";
+import { idleLimits, limitIdleTime } from "./idle-sessions.js";
 import { migrate } from "./migrate.js";
 import { adminOperations } from "./operations/admin.js";
 import { admissionOperations } from "./operations/admission.js";
@@ -78,18 +79,22 @@ function openPool(options: ParsedOptions): OpenedPool {
       end: async () => void pool.off("error", ignore),
     };
   }
+  const idle = idleLimits(options.answerTimeoutMs);
   const pool = new pg.Pool({
     connectionString: options.connectionString,
     max: options.maxConnections,
     // Waiting for a connection, be it for the server or for a turn in the pool; and for each answer.
     connectionTimeoutMillis: options.answerTimeoutMs,
     query_timeout: options.answerTimeoutMs,
+    idleTimeoutMillis: idle.clientMs,
     application_name: "flowfabric",
     keepAlive: true,
     // The writes of a transaction leave together, without waiting for each other's answers.
     pipeline: true,
   });
   pool.on("error", ignore);
+  // Leaves together with what the connection is made for.
+  pool.on("connect", (client) => void limitIdleTime(client, idle));
   let ended: Promise<void> | undefined;
   return { pool, end: () => (ended ??= pool.end()) };
 }

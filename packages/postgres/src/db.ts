@@ -13,7 +13,7 @@ import { createHash, randomUUID } from "node:crypto";
 import { engineError, isEngineError } from "@flowfabric/core";
 import type { Pool, PoolClient, QueryResult } from "pg";
 
-import { isConnectionLost, isContention } from "./errors.js";
+import { isConnectionLost, isContention, isUnread } from "./errors.js";
 import { MUTABLE_COLUMNS, type ExecutionRow } from "./rows.js";
 
 export type SqlValue =
@@ -607,7 +607,9 @@ export class Database {
         await failure.load(this);
         continue;
       }
-      const again = isContention(failure) || (broken && !mayHaveHappened);
+      const again =
+        isContention(failure) ||
+        (broken && (!mayHaveHappened || isUnread(failure)));
       if (!again || isEngineError(failure)) throw failure;
       if (++tries > TRIES_MAX)
         throw broken

@@ -25,6 +25,9 @@ const SERVER_GONE: ReadonlySet<string> = new Set([
   "53300",
 ]);
 
+/** The server ended the session because nothing came from us for too long. */
+const SERVER_HEARD_NOTHING: ReadonlySet<string> = new Set(["57P05", "25P03"]);
+
 const SOCKET_GONE: ReadonlySet<string> = new Set([
   "ECONNREFUSED",
   "ECONNRESET",
@@ -82,6 +85,11 @@ export function isConnectionLost(error: unknown): boolean {
   if (error instanceof AggregateError)
     return error.errors.some(isConnectionLost);
   return code === "" && CONNECTION_WORDS.test(error.message);
+}
+
+/** What it is told in answer to came too late to be read: nothing of that took effect. */
+export function isUnread(error: unknown): boolean {
+  return SERVER_HEARD_NOTHING.has(codeOf(error));
 }
 
 /** @param operation for the error's context, where it is a transport fault */

@@ -42,7 +42,8 @@ export const PostgresOptions = z.strictObject({
   /**
    * How long server and client wait for each other, in milliseconds: for a connection, for the answer to a statement, and
    * for the next statement of a transaction. Beyond that the connection counts as lost, for a network that died silently
-   * tells nobody.
+   * tells nobody. An idle connection is closed after as long, or ten seconds where that is less; what the server has not
+   * heard of for this long beyond that, it ends itself.
    */
   answerTimeoutMs: z
     .number()

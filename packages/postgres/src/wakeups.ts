@@ -8,6 +8,7 @@ import { engineError, SAFETY_POLL_MS } from "@flowfabric/core";
 import pg from "pg";
 
 import { NEWS, type Database, type Session } from "./db.js";
+import { idleLimits, limitIdleTime } from "./idle-sessions.js";
 
 /** What a waiter waits for: new work on lanes, or any news at all. */
 export type Interest = { readonly lanes: readonly string[] } | "news";
@@ -293,6 +294,7 @@ export class Wakeups {
     client.on("notification", ({ payload }) => this.#hear(payload));
     try {
       await client.connect();
+      await limitIdleTime(client, idleLimits(answerTimeoutMs));
       await client.query(`LISTEN "${this.#db.notifier.channel}"`);
       if (this.#closed) throw new Error("closed meanwhile");
       this.#listener = client;

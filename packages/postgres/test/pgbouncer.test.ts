@@ -124,6 +124,35 @@ test("this is transaction mode: one client's transactions share connections with
   expect(new Set(pids).size).toBeLessThanOrEqual(SERVER_CONNECTIONS);
 });
 
+test("sessions that clients share are not ended when one of them has been idle for long", async () => {
+  const schema = newSchema();
+  const backends = await Promise.all(
+    Array.from({ length: 2 * SERVER_CONNECTIONS }, () =>
+      open({ schema, ...behind(), answerTimeoutMs: 1_000 }),
+    ),
+  );
+  await Promise.all(
+    backends.map((backend) => backend.createExecution({ executionKind: "x" })),
+  );
+  const clients = await Promise.all(
+    Array.from({ length: SERVER_CONNECTIONS }, () =>
+      connect({ connectionString: bouncerUrl }),
+    ),
+  );
+  const limits = await Promise.all(
+    clients.map(async (client) => {
+      const { rows } = await client.query<{ limit: string }>(
+        "SELECT current_setting('idle_session_timeout') AS limit, pg_sleep(0.02)",
+      );
+      return rows[0]!.limit;
+    }),
+  );
+  const [server] = await query<{ limit: string }>(
+    "SELECT current_setting('idle_session_timeout') AS limit",
+  );
+  expect(new Set(limits)).toEqual(new Set([server!.limit]));
+});
+
 test("a fleet at work: every execution once, retries, delays, cancels and feeds included", async () => {
   const schema = newSchema();
   const backends = await Promise.all(

@@ -100,6 +100,14 @@ export class Peer {
     onTestFinished(() => void this.#child.kill("SIGKILL"));
   }
 
+  /** From now on it does nothing and says nothing, until {@link thaw}; its connections stay as they are. */
+  freeze(): void {
+    this.#child.kill("SIGSTOP");
+  }
+  thaw(): void {
+    this.#child.kill("SIGCONT");
+  }
+
   /** Rejects with what the other process was refused. */
   async ask(what: string, request: object = {}): Promise<unknown> {
     const id = ++this.#requests;
