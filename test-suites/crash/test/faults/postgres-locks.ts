@@ -19,7 +19,8 @@ import type { PostgresServer } from "./postgres-server.js";
 const LEASE_TTL_MS = 2_000;
 /** Of the rate in the same store without a snapshot. */
 const RATE_SHARE_MIN = 0.7;
-const MEASURED = 500;
+const MEASURED = 1_000;
+const ROUNDS = 3;
 const CLAIMERS = 4;
 
 export function postgresLockTests(serverOf: ServerOf): void {
@@ -99,20 +100,24 @@ export function postgresLockTests(serverOf: ServerOf): void {
       test("a snapshot held all the while leaves claims most of their rate", async () => {
         const finished = scaled(20_000, 10_000);
         const server = serverOf();
-        const without = [await rateBehind(server, finished)];
-        const holder = await server.connect();
-        onTestFinished(() => holder.end());
-        await holder.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
-        await holder.query("SELECT txid_current()");
-        const held = await rateBehind(server, finished);
-        await holder.query("COMMIT");
-        without.push(await rateBehind(server, finished));
+        const without: number[] = [];
+        const held: number[] = [];
+        // What else runs can only slow one of them down: the best of each is compared.
+        for (let round = 0; round < ROUNDS; round++) {
+          without.push(await rateBehind(server, finished));
+          const holder = await server.connect();
+          onTestFinished(() => holder.end());
+          await holder.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
+          await holder.query("SELECT txid_current()");
+          held.push(await rateBehind(server, finished));
+          await holder.query("COMMIT");
+        }
 
-        const usual = (without[0]! + without[1]!) / 2;
+        const share = Math.max(...held) / Math.max(...without);
         tell(
-          `claims and completions one by one, ${CLAIMERS} at once, behind ${finished} finished: ${held.toFixed(0)}/s with a snapshot held, ${usual.toFixed(0)}/s without, ${((100 * held) / usual).toFixed(0)} %`,
+          `claims and completions one by one, ${CLAIMERS} at once, behind ${finished} finished: ${inRates(held)} with a snapshot held, ${inRates(without)} without, ${(100 * share).toFixed(0)} %`,
         );
-        expect(held / usual).toBeGreaterThan(RATE_SHARE_MIN);
+        expect(share).toBeGreaterThan(RATE_SHARE_MIN);
       });
     },
   );
@@ -140,6 +145,9 @@ async function rateBehind(
   await drain(backend, finished, 100);
   return await drain(backend, MEASURED, 1);
 }
+
+const inRates = (rates: readonly number[]) =>
+  rates.map((rate) => `${rate.toFixed(0)}/s`).join(", ");
 
 const WAITING_FOR_LOCKS = `
   SELECT pid
