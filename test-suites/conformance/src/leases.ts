@@ -27,6 +27,23 @@ import {
 import { group, type Group } from "./harness.js";
 import { revocationConformance } from "./leases-revoked.js";
 
+/** Every write that a handle allows. */
+const writesOf = (
+  backend: EngineBackend,
+): ((handle: Handle) => Promise<unknown>)[] => [
+  (handle) => backend.renew({ handle }),
+  (handle) => backend.complete({ handle }),
+  (handle) => backend.cancel({ handle, reason: "r" }),
+  (handle) => backend.delay({ handle, delayUntilMs: 1 }),
+  (handle) => backend.progress({ handle, percent: 50 }),
+  (handle) =>
+    backend.fail({
+      handle,
+      reason: { message: "m" },
+      classification: "transient",
+    }),
+];
+
 const keeping = group("leases", (test) => {
   test("a renewal counts its time from now and keeps lease and epoch", async (bench) => {
     const { backend } = bench;
@@ -122,20 +139,13 @@ const keeping = group("leases", (test) => {
     const { backend } = bench;
     const { stale, current } = await reclaimed(bench);
     const { executionId, handle } = stale;
-    for (const call of [
-      () => backend.renew({ handle }),
-      () => backend.complete({ handle }),
-      () => backend.cancel({ handle, reason: "r" }),
-      () => backend.delay({ handle, delayUntilMs: 1 }),
-      () => backend.progress({ handle, percent: 50 }),
-      () =>
-        backend.fail({
-          handle,
-          reason: { message: "m" },
-          classification: "transient",
-        }),
-    ])
-      await expectRefusedUnchanged(backend, executionId, call, "stale_lease");
+    for (const write of writesOf(backend))
+      await expectRefusedUnchanged(
+        backend,
+        executionId,
+        () => write(handle),
+        "stale_lease",
+      );
     await backend.complete({ handle: current.handle });
     await expectRefusedUnchanged(
       backend,
@@ -144,6 +154,49 @@ const keeping = group("leases", (test) => {
       "execution_not_active",
       { leaseEpoch: 2, terminalOutcome: "success" },
     );
+  });
+
+  test("nor does whoever handed the attempt back, though it goes on as the same", async ({
+    backend,
+  }) => {
+    const { executionId, handle, laneId } = await running(backend);
+    await backend.delay({ handle, delayUntilMs: 1 });
+    const current = await taken(backend, laneId);
+    expect(current).toMatchObject({ kind: "resumed", attemptIndex: 0 });
+
+    for (const write of writesOf(backend))
+      await expectRefusedUnchanged(
+        backend,
+        executionId,
+        () => write(handle),
+        "stale_lease",
+      );
+
+    await backend.complete({ handle: current.handle });
+  });
+
+  test("each part of the fence counts, in every write", async ({ backend }) => {
+    const claimed = await running(backend);
+    const { executionId, handle } = claimed;
+    const own = payloadOf(backend, claimed);
+    for (const change of [
+      { leaseId: uuid() as never },
+      { leaseEpoch: own.leaseEpoch + 1 },
+      { attemptId: uuid() as never },
+    ]) {
+      const forged = encodeHandle(backend.backendLabel(), handle.kind, {
+        ...own,
+        ...change,
+      });
+      for (const write of writesOf(backend))
+        await expectRefusedUnchanged(
+          backend,
+          executionId,
+          () => write(forged),
+          "stale_lease",
+        );
+    }
+    await backend.complete({ handle });
   });
 
   test("any part of the fence that differs is a stale lease", async ({
