@@ -339,6 +339,15 @@ const driving = group("maintenance", (test) => {
     const laneId = lane();
     await completed(backend, { laneId }, bytes("x"));
     await backend.holdExecution(await submitted(backend, { laneId }));
+    await backend.changePriority({
+      ...(await submitted(backend, { laneId })),
+      newPriority: 7,
+    });
+    await backend.setExecutionTag({
+      ...(await submitted(backend, { laneId, tags: { team: "a" } })),
+      key: "team",
+      value: "b",
+    });
     const steady = { processed: 0, errors: 0 };
     expect(await backend.reconcileExecutionIndex({})).toEqual(steady);
     for (const name of SWEEPS) await sweepAll(backend, name);
