@@ -11,10 +11,10 @@
 import { createHash, randomUUID } from "node:crypto";
 
 import { engineError, isEngineError } from "@flowfabric/core";
+import { MUTABLE_COLUMNS, type ExecutionRow } from "@flowfabric/core/sql";
 import type { Pool, PoolClient, QueryResult } from "pg";
 
 import { isConnectionLost, isContention, isUnread } from "./errors.js";
-import { MUTABLE_COLUMNS, type ExecutionRow } from "./rows.js";
 
 export type SqlValue =
   | string

@@ -1,12 +1,12 @@
 /** Rows go in and out by position; the positions are those of the column lists. */
-import { expect, test } from "vitest";
-
 import {
   EXECUTION_COLUMNS,
   MUTABLE_COLUMNS,
   toExecutionRow,
-  toSavedValues,
-} from "../src/rows.js";
+} from "@flowfabric/core/sql";
+import { expect, test } from "vitest";
+
+import { toSavedValues } from "../src/rows.js";
 
 const columns = EXECUTION_COLUMNS.split(", ");
 

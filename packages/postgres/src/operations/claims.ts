@@ -8,6 +8,12 @@ import {
   type GrantKind,
   type Implementation,
 } from "@flowfabric/core";
+import {
+  effectiveNow,
+  EXECUTION_COLUMNS,
+  executionIdOf,
+  type ExecutionRow,
+} from "@flowfabric/core/sql";
 
 import {
   findCandidates,
@@ -33,12 +39,6 @@ import {
   takeExecution,
   type Taker,
 } from "../procedures/take.js";
-import {
-  effectiveNow,
-  EXECUTION_COLUMNS,
-  executionIdOf,
-  type ExecutionRow,
-} from "../rows.js";
 import type { Session, Store } from "../store.js";
 import type { Ticket } from "../wakeups.js";
 

@@ -6,14 +6,14 @@ import {
   type Implementation,
   type LeaseHistoryEvent,
 } from "@flowfabric/core";
-
 import {
-  openFeed,
   toCompletion,
   toLeaseHistory,
   COMPLETION_TYPES,
   LEASE_TYPES,
-} from "../procedures/feeds.js";
+} from "@flowfabric/core/sql";
+
+import { openFeed } from "../procedures/feeds.js";
 import { readHistory } from "../procedures/history.js";
 import type { Store } from "../store.js";
 

@@ -14,6 +14,16 @@ import {
   type Implementation,
   type Refusal,
 } from "@flowfabric/core";
+import {
+  attemptStateCode,
+  changeDetails,
+  effectiveNow,
+  fencedRecord,
+  HOLD,
+  publicStateAt,
+  readDetails,
+  type ExecutionRow,
+} from "@flowfabric/core/sql";
 
 import { submitInTransaction } from "../caller-transaction.js";
 import { settle } from "../errors.js";
@@ -31,16 +41,6 @@ import {
 import { appendEvent } from "../procedures/log.js";
 import { readPolicy } from "../procedures/policy.js";
 import { submitBatch, Submissions } from "../procedures/submit.js";
-import {
-  attemptStateCode,
-  changeDetails,
-  effectiveNow,
-  fencedRecord,
-  HOLD,
-  publicStateAt,
-  readDetails,
-  type ExecutionRow,
-} from "../rows.js";
 import type { Session, Store } from "../store.js";
 
 export function executionOperations(

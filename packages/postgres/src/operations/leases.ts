@@ -16,13 +16,6 @@ import {
   type LeaseOperations,
   type Refusal,
 } from "@flowfabric/core";
-
-import { settle } from "../errors.js";
-import { Grouped } from "../grouped.js";
-import { lockExecution, saveExecution } from "../procedures/executions.js";
-import { ringAfterCommit } from "../procedures/lifecycle.js";
-import { appendEvent, appendFeedEvent } from "../procedures/log.js";
-import { renewQuickly } from "../procedures/quick-holding.js";
 import {
   attemptStateCode,
   bytesToUuid,
@@ -32,7 +25,14 @@ import {
   HOLD,
   reasonCode,
   type ExecutionRow,
-} from "../rows.js";
+} from "@flowfabric/core/sql";
+
+import { settle } from "../errors.js";
+import { Grouped } from "../grouped.js";
+import { lockExecution, saveExecution } from "../procedures/executions.js";
+import { ringAfterCommit } from "../procedures/lifecycle.js";
+import { appendEvent, appendFeedEvent } from "../procedures/log.js";
+import { renewQuickly } from "../procedures/quick-holding.js";
 import type { Session, Store } from "../store.js";
 import { refuseMarking } from "./executions.js";
 

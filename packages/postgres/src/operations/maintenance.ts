@@ -7,6 +7,7 @@ import {
   type SweepName,
   type SweepResult,
 } from "@flowfabric/core";
+import { effectiveNow } from "@flowfabric/core/sql";
 
 import { findExecution, saveExecution } from "../procedures/executions.js";
 import { expire } from "../procedures/expiry.js";
@@ -19,7 +20,6 @@ import { PORTIONS, nextTimerAtMs } from "../procedures/portions.js";
 import { nextDueAtMs } from "../procedures/candidates.js";
 import { purgeDue } from "../procedures/purge.js";
 import { reconcilePage } from "../procedures/reconcile.js";
-import { effectiveNow } from "../rows.js";
 import type { Session, Store } from "../store.js";
 
 const RECONCILE_PAGE_ROWS = 500;

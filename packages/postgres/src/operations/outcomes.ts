@@ -20,6 +20,14 @@ import {
   type OutcomeResult,
   type Refusal,
 } from "@flowfabric/core";
+import {
+  attemptStateCode,
+  changeDetails,
+  effectiveNow,
+  fencedRecord,
+  optional,
+  type ExecutionRow,
+} from "@flowfabric/core/sql";
 
 import { settle } from "../errors.js";
 import { Grouped } from "../grouped.js";
@@ -42,14 +50,6 @@ import { appendEvent } from "../procedures/log.js";
 import { reportQuickly, type Report } from "../procedures/quick-holding.js";
 import type { Ending } from "../procedures/quick-outcomes.js";
 import { endAndClaimQuickly, endQuickly } from "../procedures/quick.js";
-import {
-  attemptStateCode,
-  changeDetails,
-  effectiveNow,
-  fencedRecord,
-  optional,
-  type ExecutionRow,
-} from "../rows.js";
 import type { Session, Store } from "../store.js";
 import { claimNow } from "./claims.js";
 import { cancel, refuseMarking } from "./executions.js";

@@ -17,11 +17,6 @@ import {
   type PublicState,
   type ReadOperations,
 } from "@flowfabric/core";
-
-import { settle } from "../errors.js";
-import { findExecution, lockExecution } from "../procedures/executions.js";
-import { attemptTypeOf } from "../procedures/lifecycle.js";
-import { READ_PAYLOAD } from "../procedures/take.js";
 import {
   ATTEMPT_TYPES,
   attemptLifecycleOf,
@@ -37,7 +32,12 @@ import {
   toSnapshot,
   type ArchivedAttempt,
   type ExecutionRow,
-} from "../rows.js";
+} from "@flowfabric/core/sql";
+
+import { settle } from "../errors.js";
+import { findExecution, lockExecution } from "../procedures/executions.js";
+import { attemptTypeOf } from "../procedures/lifecycle.js";
+import { READ_PAYLOAD } from "../procedures/take.js";
 import type { SqlValue } from "../db.js";
 import type { Session, Store } from "../store.js";
 

@@ -12,6 +12,11 @@ import {
   type WorkerInstanceId,
   type WorkerOperations,
 } from "@flowfabric/core";
+import {
+  effectiveNow,
+  EXECUTION_COLUMNS,
+  parseJson,
+} from "@flowfabric/core/sql";
 
 import { setTimeout as pause } from "node:timers/promises";
 
@@ -27,7 +32,6 @@ import {
   writeWorker,
   type WorkerRow,
 } from "../procedures/registry.js";
-import { effectiveNow, EXECUTION_COLUMNS, parseJson } from "../rows.js";
 import type { Session, Store } from "../store.js";
 
 export function workerOperations(

@@ -3,9 +3,9 @@
  * whose back-off is over. Each look is bounded, however much waits behind it, and one statement looks at all routes.
  */
 import { HOME, PRIORITY_STEP_MS, sortKey } from "@flowfabric/core";
+import { EXECUTION_COLUMNS, type ExecutionRow } from "@flowfabric/core/sql";
 
 import type { Session } from "../db.js";
-import { EXECUTION_COLUMNS, type ExecutionRow } from "../rows.js";
 import { LOCK_HERE, selectExecutions } from "./executions.js";
 import type { Route } from "./routes.js";
 

@@ -6,15 +6,15 @@ import {
   type ExecutionId,
   type Refusal,
 } from "@flowfabric/core";
-
-import type { Session, SqlValue } from "../db.js";
 import {
   EXECUTION_COLUMNS,
   executionIdOf,
   uuidToBytes,
   type ExecutionRow,
   toExecutionRow,
-} from "../rows.js";
+} from "@flowfabric/core/sql";
+
+import type { Session, SqlValue } from "../db.js";
 import type { Store } from "../store.js";
 
 export interface ExecutionRefArgs {

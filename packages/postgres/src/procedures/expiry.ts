@@ -1,8 +1,12 @@
 /** Timers: the deadline of an execution, and the time one attempt may take. */
 import { HOMES, isTerminalHome } from "@flowfabric/core";
+import {
+  changeDetails,
+  effectiveNow,
+  type ExecutionRow,
+} from "@flowfabric/core/sql";
 
 import type { Session } from "../db.js";
-import { changeDetails, effectiveNow, type ExecutionRow } from "../rows.js";
 import type { Store } from "../store.js";
 import { saveExecution } from "./executions.js";
 import { retryTime, scheduleRetry, type Failure } from "./failure.js";

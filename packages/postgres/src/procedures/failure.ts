@@ -5,14 +5,14 @@ import {
   type FailResult,
   type FailureClass,
 } from "@flowfabric/core";
-
-import type { Session } from "../db.js";
 import {
   attemptStateCode,
   changeDetails,
   type ExecutionRow,
   type WithDetails,
-} from "../rows.js";
+} from "@flowfabric/core/sql";
+
+import type { Session } from "../db.js";
 import type { Store } from "../store.js";
 import { saveExecution } from "./executions.js";
 import {

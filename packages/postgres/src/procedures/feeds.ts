@@ -1,84 +1,29 @@
 /** Views of the log over all executions, read on from a position. */
 import {
   closableIterable,
-  EARLIEST,
   engineError,
-  EVENT_TYPES,
   FEED_BUFFER_EVENTS,
   isEngineError,
-  unpackState,
-  type AcquireReason,
   type Args,
-  type AttemptId,
-  type CompletionEvent,
-  type EventType,
-  type ExecutionId,
-  type FeedCursor,
   type LaneId,
-  type LeaseHistoryEvent,
-  type LeaseId,
   type Namespace,
 } from "@flowfabric/core";
+import {
+  executionIdOf,
+  formatCursor,
+  matches,
+  parseCursor,
+  parseJson,
+  type Convert,
+  type FeedCommon,
+  type FeedRow,
+} from "@flowfabric/core/sql";
 
 import { setTimeout as pause } from "node:timers/promises";
 
 import type { Session } from "../db.js";
 import { translateError } from "../errors.js";
-import { bytesToUuid, executionIdOf, parseJson } from "../rows.js";
 import type { Store } from "../store.js";
-import type { Holder } from "./holders.js";
-
-const codesOf = (...types: EventType[]) =>
-  types.map((type) => EVENT_TYPES.indexOf(type));
-export const COMPLETION_TYPES = codesOf(
-  "completed",
-  "failed",
-  "cancelled",
-  "expired",
-  "skipped",
-);
-export const LEASE_TYPES = codesOf(
-  "claimed",
-  "resumed",
-  "reclaimed",
-  "lease_expired",
-  "lease_revoked",
-  "cancelled",
-  "renewed",
-);
-
-/** One row of the log with what its execution adds, gone or not. */
-interface FeedRow {
-  readonly position: number;
-  readonly at: number;
-  readonly type: number;
-  readonly state: number | null;
-  readonly attempt: number | null;
-  readonly epoch: number | null;
-  readonly holder: number | null;
-  readonly lease: Uint8Array | null;
-  readonly attempt_id: Uint8Array | null;
-  readonly reason: string | null;
-  readonly data: string | null;
-  readonly tags: string | null;
-  readonly id: Uint8Array;
-  readonly partition: number;
-  readonly route: number;
-}
-
-interface Common {
-  readonly cursor: FeedCursor;
-  readonly executionId: ExecutionId;
-  readonly atMs: number;
-  readonly namespace: Namespace;
-  readonly tags: Readonly<Record<string, string>>;
-}
-
-type Convert<Event> = (
-  row: FeedRow,
-  common: Common,
-  context: { readonly laneId: LaneId; readonly holder: Holder | undefined },
-) => Event | undefined;
 
 /** Rows looked at per step: bounds the time of one look, whatever stands between two events of a family. */
 const SCAN_ROWS = 4_096;
@@ -183,7 +128,7 @@ async function readPage<Event>(
         ? {}
         : parseJson<Record<string, string>>(row.tags, "tags");
     if (!matches(args, row.partition, route.namespace, tags)) continue;
-    const common: Common = {
+    const common: FeedCommon = {
       cursor: formatCursor(row.position),
       executionId: executionIdOf(row),
       atMs: row.at,
@@ -201,124 +146,6 @@ async function readPage<Event>(
   return { events, position, more: position < newest };
 }
 
-function matches(
-  args: Args<"subscribeCompletion">,
-  partition: number,
-  namespace: string,
-  tags: Record<string, string>,
-): boolean {
-  const { namespace: wanted, instanceTag } = args.filter;
-  if (args.partition !== undefined && args.partition !== partition)
-    return false;
-  if (wanted !== undefined && wanted !== namespace) return false;
-  return instanceTag === undefined || tags[instanceTag[0]] === instanceTag[1];
-}
-
-export const toCompletion: Convert<CompletionEvent> = (
-  row,
-  common,
-  { laneId },
-) => {
-  const outcome =
-    row.state === null ? undefined : unpackState(row.state)?.terminalOutcome;
-  if (outcome === undefined || outcome === "none")
-    throw engineError("corruption", {
-      context: "event",
-      field: "state",
-      message: `position ${row.position}`,
-    });
-  return {
-    ...common,
-    kind: "completion",
-    outcome: outcome === "failed" ? "failure" : outcome,
-    laneId,
-    attemptIndex: row.attempt ?? 0,
-  };
-};
-
-export const toLeaseHistory: Convert<LeaseHistoryEvent> = (
-  row,
-  common,
-  { holder },
-) => {
-  // A cancellation tells of a lease only where it took one away.
-  if (holder === undefined || row.lease === null) return undefined;
-  const leaseId = bytesToUuid(row.lease) as LeaseId;
-  const { workerId, workerInstanceId } = holder;
-  const attemptIndex = row.attempt ?? 0;
-  const leaseEpoch = row.epoch ?? 0;
-  switch (EVENT_TYPES[row.type]) {
-    case "claimed":
-    case "resumed": {
-      const resumed = EVENT_TYPES[row.type] === "resumed";
-      const reason = (row.reason ??
-        (resumed ? "claim_resumed" : "claim")) as AcquireReason;
-      const attemptId = bytesToUuid(row.attempt_id!) as AttemptId;
-      return {
-        ...common,
-        kind: "acquired",
-        leaseId,
-        leaseEpoch,
-        workerId,
-        workerInstanceId,
-        attemptIndex,
-        attemptId,
-        reason,
-      };
-    }
-    case "reclaimed":
-      return {
-        ...common,
-        kind: "reclaimed",
-        newLeaseId: leaseId,
-        newOwner: workerInstanceId,
-        attemptIndex,
-      };
-    case "lease_expired":
-      return {
-        ...common,
-        kind: "expired",
-        leaseId,
-        prevOwner: workerInstanceId,
-      };
-    case "lease_revoked":
-      return {
-        ...common,
-        kind: "revoked",
-        leaseId,
-        revokedBy: row.reason ?? "operator",
-      };
-    case "cancelled":
-      return { ...common, kind: "revoked", leaseId, revokedBy: "operator" };
-    case "renewed": {
-      const { expiresAtMs } = parseJson<{ expiresAtMs: number }>(
-        row.data ?? "{}",
-        "event data",
-      );
-      return {
-        ...common,
-        kind: "renewed",
-        leaseId,
-        leaseEpoch,
-        workerInstanceId,
-        expiresAtMs,
-      };
-    }
-    default:
-      return undefined;
-  }
-};
-
-/** One byte for the kind of store, eight for the position; text as base64url. */
-const PREFIX = 0x03;
-
-function formatCursor(position: number): FeedCursor {
-  const bytes = Buffer.alloc(9);
-  bytes[0] = PREFIX;
-  bytes.writeBigUInt64BE(BigInt(position), 1);
-  return bytes.toString("base64url");
-}
-
 async function resolveCursor(
   tx: Session,
   cursor: string | undefined,
@@ -326,21 +153,7 @@ async function resolveCursor(
 ): Promise<number> {
   if (cursor === undefined || cursor === "") return newest;
   const floor = await readSetting(tx, "feed_floor");
-  if (cursor === EARLIEST) return floor;
-  const bytes = Buffer.from(cursor, "base64url");
-  const position =
-    bytes.length === 9 && bytes[0] === PREFIX
-      ? Number(bytes.readBigUInt64BE(1))
-      : Number.NaN;
-  if (
-    !Number.isSafeInteger(position) ||
-    position > newest ||
-    formatCursor(position) !== cursor
-  )
-    throw engineError("invalid_offset", { value: cursor });
-  if (position < floor)
-    throw engineError("cursor_expired", { earliest: formatCursor(floor) });
-  return position;
+  return parseCursor(cursor, { floor, newest });
 }
 
 async function readSetting(tx: Session, name: "feed_floor"): Promise<number> {

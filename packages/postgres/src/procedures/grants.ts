@@ -5,9 +5,9 @@ import {
   type GrantKind,
   type LaneId,
 } from "@flowfabric/core";
+import { executionIdOf, type ExecutionRow } from "@flowfabric/core/sql";
 
 import type { Session } from "../db.js";
-import { executionIdOf, type ExecutionRow } from "../rows.js";
 import type { Holder } from "./holders.js";
 import { appendEvent } from "./log.js";
 

@@ -19,8 +19,6 @@ import {
   type JsonValue,
   type TerminalOutcome,
 } from "@flowfabric/core";
-
-import type { Session } from "../db.js";
 import {
   ATTEMPT_TYPES,
   attemptLifecycleOf,
@@ -34,7 +32,9 @@ import {
   type ArchivedAttempt,
   type ExecutionRow,
   type WithDetails,
-} from "../rows.js";
+} from "@flowfabric/core/sql";
+
+import type { Session } from "../db.js";
 import type { Store } from "../store.js";
 import { appendEvent } from "./log.js";
 

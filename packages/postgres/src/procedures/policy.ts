@@ -6,9 +6,9 @@ import {
   parsePolicy,
   type ExecutionPolicy,
 } from "@flowfabric/core";
+import { parseJson, type ExecutionRow } from "@flowfabric/core/sql";
 
 import type { Session } from "../db.js";
-import { parseJson, type ExecutionRow } from "../rows.js";
 
 export async function readPolicy(
   tx: Session,

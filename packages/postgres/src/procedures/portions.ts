@@ -3,9 +3,13 @@
  * look returned is re-checked before it is changed; several at once change nothing.
  */
 import { HOME, type LiveWorker, type SweepName } from "@flowfabric/core";
+import {
+  effectiveNow,
+  EXECUTION_COLUMNS,
+  type ExecutionRow,
+} from "@flowfabric/core/sql";
 
 import type { Session } from "../db.js";
-import { effectiveNow, EXECUTION_COLUMNS, type ExecutionRow } from "../rows.js";
 import type { Store } from "../store.js";
 import { LOCK_HERE, saveExecution, selectExecutions } from "./executions.js";
 import { expire, type ExpiryReason } from "./expiry.js";

@@ -1,9 +1,13 @@
 /** Forgetting what is finished and past its retention. */
 import { HOME } from "@flowfabric/core";
+import {
+  EXECUTION_COLUMNS,
+  readTags,
+  type ExecutionRow,
+} from "@flowfabric/core/sql";
 
 import { selectExecutions } from "./executions.js";
 import type { Session } from "../db.js";
-import { EXECUTION_COLUMNS, readTags, type ExecutionRow } from "../rows.js";
 import type { Store } from "../store.js";
 import { OWN_RETENTION_OFFSET } from "./lifecycle.js";
 import type { Route } from "./routes.js";

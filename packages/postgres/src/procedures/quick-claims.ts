@@ -12,14 +12,14 @@ import {
   type ClaimedExecution,
   type LeaseId,
 } from "@flowfabric/core";
-
-import { few, type SqlValue } from "../db.js";
 import {
   attemptStateCode,
   attemptTypeCode,
   bytesToUuid,
   type ExecutionRow,
-} from "../rows.js";
+} from "@flowfabric/core/sql";
+
+import { few, type SqlValue } from "../db.js";
 import type { Store } from "../store.js";
 import {
   BELOW_CAP,

@@ -4,9 +4,9 @@ import {
   RENEWED_EVENT_INTERVAL_MS,
   type HandlePayload,
 } from "@flowfabric/core";
+import { optional } from "@flowfabric/core/sql";
 
 import { few, notified } from "../db.js";
-import { optional } from "../rows.js";
 import type { Store } from "../store.js";
 import { actorCode, eventCode } from "./log.js";
 import { FENCED, fenceRecord, type FenceRecord } from "./quick-outcomes.js";

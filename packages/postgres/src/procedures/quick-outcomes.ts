@@ -15,9 +15,13 @@ import {
   type HandlePayload,
   type OutcomeResult,
 } from "@flowfabric/core";
+import {
+  attemptStateCode,
+  reasonCode,
+  type WithDetails,
+} from "@flowfabric/core/sql";
 
 import { few, type SqlValue } from "../db.js";
-import { attemptStateCode, reasonCode, type WithDetails } from "../rows.js";
 import { noteFailure, noteRetry, type Failure } from "./failure.js";
 import type { HeldLease, HeldLeases } from "./held-leases.js";
 import {

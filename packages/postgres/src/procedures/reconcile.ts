@@ -3,9 +3,13 @@
  * can be wrong where something other than this library wrote to the tables.
  */
 import { HOME, HOMES, isTerminalHome } from "@flowfabric/core";
+import {
+  EXECUTION_COLUMNS,
+  readTags,
+  type ExecutionRow,
+} from "@flowfabric/core/sql";
 
 import type { Session } from "../db.js";
-import { EXECUTION_COLUMNS, readTags, type ExecutionRow } from "../rows.js";
 import type { Store } from "../store.js";
 import { saveExecution, selectExecutions } from "./executions.js";
 import { eligibleScore, OWN_RETENTION_OFFSET } from "./lifecycle.js";

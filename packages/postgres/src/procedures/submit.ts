@@ -25,16 +25,16 @@ import {
   type Refusal,
   type SubmitManyResult,
 } from "@flowfabric/core";
-
-import { Database, notified, type Session } from "../db.js";
-import { Grouped } from "../grouped.js";
 import {
   attemptStateCode,
   executionIdOf,
   reasonCode,
   uuidToBytes,
   type ExecutionRow,
-} from "../rows.js";
+} from "@flowfabric/core/sql";
+
+import { Database, notified, type Session } from "../db.js";
+import { Grouped } from "../grouped.js";
 import type { Store } from "../store.js";
 import { FIND_EXECUTION, readBySeq, selectExecution } from "./executions.js";
 import type { Route } from "./routes.js";

@@ -1,14 +1,14 @@
 /** Work that no live worker can take is set aside, and comes back with the first worker that can. */
 import { HOME } from "@flowfabric/core";
-
-import type { Session } from "../db.js";
 import {
   changeDetails,
   effectiveNow,
   EXECUTION_COLUMNS,
   reasonCode,
   type ExecutionRow,
-} from "../rows.js";
+} from "@flowfabric/core/sql";
+
+import type { Session } from "../db.js";
 import type { Store } from "../store.js";
 import { LOCK_HERE, saveExecution, selectExecutions } from "./executions.js";
 import { dropGrant, placeRunnable, ringAfterCommit } from "./lifecycle.js";

@@ -20,6 +20,17 @@ import {
   type Refusal,
   type WorkerInstanceId,
 } from "@flowfabric/core";
+import {
+  changeDetails,
+  effectiveNow,
+  fencedRecord,
+  HOLD,
+  optional,
+  publicStateAt,
+  readDetails,
+  reasonCode,
+  homeAt,
+} from "@flowfabric/core/sql";
 
 import { settle } from "../errors.js";
 import { lockExecution, saveExecution } from "../procedures/executions.js";
@@ -31,17 +42,6 @@ import {
 import { appendEvent } from "../procedures/log.js";
 import { liveWorkers } from "../procedures/registry.js";
 import { unblock } from "../procedures/unblock.js";
-import {
-  changeDetails,
-  effectiveNow,
-  fencedRecord,
-  HOLD,
-  optional,
-  publicStateAt,
-  readDetails,
-  reasonCode,
-  homeAt,
-} from "../rows.js";
 import type { Session, Store } from "../store.js";
 import { placeHold } from "./executions.js";
 

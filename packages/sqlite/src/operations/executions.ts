@@ -18,6 +18,16 @@ import {
   type Refusal,
   type SubmitManyResult,
 } from "@flowfabric/core";
+import {
+  attemptStateCode,
+  changeDetails,
+  effectiveNow,
+  fencedRecord,
+  HOLD,
+  publicStateAt,
+  readDetails,
+  type ExecutionRow,
+} from "@flowfabric/core/sql";
 
 import { inCallerTransaction } from "../caller-transaction.js";
 import { settle } from "../errors.js";
@@ -35,16 +45,6 @@ import {
 import { appendEvent } from "../procedures/log.js";
 import { readPolicy } from "../procedures/policy.js";
 import { submit } from "../procedures/submit.js";
-import {
-  attemptStateCode,
-  changeDetails,
-  effectiveNow,
-  fencedRecord,
-  HOLD,
-  publicStateAt,
-  readDetails,
-  type ExecutionRow,
-} from "../rows.js";
 import type { Session, Store } from "../store.js";
 
 export function executionOperations(

@@ -16,6 +16,13 @@ import {
   type WorkerId,
   type WorkerInstanceId,
 } from "@flowfabric/core";
+import {
+  attemptStateCode,
+  bytesToUuid,
+  changeDetails,
+  effectiveNow,
+  type ExecutionRow,
+} from "@flowfabric/core/sql";
 
 import { settle } from "../errors.js";
 import { lockExecution, saveExecution } from "../procedures/executions.js";
@@ -27,13 +34,6 @@ import {
   ringAfterCommit,
 } from "../procedures/lifecycle.js";
 import { claimedExecution, takeExecution } from "../procedures/take.js";
-import {
-  attemptStateCode,
-  bytesToUuid,
-  changeDetails,
-  effectiveNow,
-  type ExecutionRow,
-} from "../rows.js";
 import type { Session, Store } from "../store.js";
 
 const OPERATOR = {

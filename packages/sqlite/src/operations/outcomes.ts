@@ -20,6 +20,14 @@ import {
   type OutcomeResult,
   type Refusal,
 } from "@flowfabric/core";
+import {
+  attemptStateCode,
+  changeDetails,
+  effectiveNow,
+  fencedRecord,
+  optional,
+  type ExecutionRow,
+} from "@flowfabric/core/sql";
 
 import { settle } from "../errors.js";
 import {
@@ -37,14 +45,6 @@ import {
   ringAfterCommit,
 } from "../procedures/lifecycle.js";
 import { appendEvent } from "../procedures/log.js";
-import {
-  attemptStateCode,
-  changeDetails,
-  effectiveNow,
-  fencedRecord,
-  optional,
-  type ExecutionRow,
-} from "../rows.js";
 import type { Session, Store } from "../store.js";
 import { claimNow } from "./claims.js";
 import { cancel, refuseMarking } from "./executions.js";

@@ -14,6 +14,14 @@ import {
   type ReclaimOperations,
   type Refusal,
 } from "@flowfabric/core";
+import {
+  bytesToUuid,
+  changeDetails,
+  effectiveNow,
+  executionIdOf,
+  EXECUTION_COLUMNS,
+  type ExecutionRow,
+} from "@flowfabric/core/sql";
 
 import { settle } from "../errors.js";
 import {
@@ -34,14 +42,6 @@ import {
   isLive,
 } from "../procedures/registry.js";
 import { claimedExecution, takeExecution } from "../procedures/take.js";
-import {
-  bytesToUuid,
-  changeDetails,
-  effectiveNow,
-  executionIdOf,
-  EXECUTION_COLUMNS,
-  type ExecutionRow,
-} from "../rows.js";
 import type { Session, Store } from "../store.js";
 import { isOwnLease } from "./grants.js";
 

@@ -8,6 +8,14 @@ import {
   type TagOperations,
   type TagSearchEntry,
 } from "@flowfabric/core";
+import {
+  effectiveNow,
+  EXECUTION_COLUMNS,
+  executionIdOf,
+  publicStateAt,
+  readTags,
+  type ExecutionRow,
+} from "@flowfabric/core/sql";
 
 import { settle } from "../errors.js";
 import {
@@ -21,14 +29,6 @@ import {
   promoteIfDue,
   ringAfterCommit,
 } from "../procedures/lifecycle.js";
-import {
-  effectiveNow,
-  EXECUTION_COLUMNS,
-  executionIdOf,
-  publicStateAt,
-  readTags,
-  type ExecutionRow,
-} from "../rows.js";
 import type { Session, Store } from "../store.js";
 import { stateCondition } from "./reads.js";
 

@@ -3,10 +3,10 @@
  * whose back-off is over. Each look is bounded, however much waits behind it.
  */
 import { HOME, PRIORITY_STEP_MS, sortKey } from "@flowfabric/core";
+import { EXECUTION_COLUMNS, type ExecutionRow } from "@flowfabric/core/sql";
 
 import { selectExecutions } from "./executions.js";
 import type { Session, SqlValue } from "../db.js";
-import { EXECUTION_COLUMNS, type ExecutionRow } from "../rows.js";
 import type { Route } from "./routes.js";
 
 /** The best `limit` over these routes, in claim order: priority, age, id. */

@@ -7,16 +7,16 @@ import {
   type ExecutionId,
   type Refusal,
 } from "@flowfabric/core";
-
-import type { Session, SqlValue } from "../db.js";
 import {
   EXECUTION_COLUMNS,
   MUTABLE_COLUMNS,
   uuidToBytes,
   type ExecutionRow,
   toExecutionRow,
-  toSavedValues,
-} from "../rows.js";
+} from "@flowfabric/core/sql";
+
+import { toSavedValues } from "../rows.js";
+import type { Session, SqlValue } from "../db.js";
 import type { Store } from "../store.js";
 
 export interface ExecutionRefArgs {

@@ -5,9 +5,13 @@ import {
   type FailResult,
   type FailureClass,
 } from "@flowfabric/core";
+import {
+  attemptStateCode,
+  changeDetails,
+  type ExecutionRow,
+} from "@flowfabric/core/sql";
 
 import type { Session } from "../db.js";
-import { attemptStateCode, changeDetails, type ExecutionRow } from "../rows.js";
 import type { Store } from "../store.js";
 import { saveExecution } from "./executions.js";
 import {

@@ -7,9 +7,9 @@ import {
   type ExecutionEvent,
   type JsonValue,
 } from "@flowfabric/core";
+import { bytesToUuid, optional, parseJson } from "@flowfabric/core/sql";
 
 import type { Session } from "../db.js";
-import { bytesToUuid, optional, parseJson } from "../rows.js";
 import type { Store } from "../store.js";
 import { findExecution } from "./executions.js";
 import { ACTORS } from "./log.js";

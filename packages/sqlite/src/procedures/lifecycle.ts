@@ -19,8 +19,6 @@ import {
   type JsonValue,
   type TerminalOutcome,
 } from "@flowfabric/core";
-
-import type { Session } from "../db.js";
 import {
   ATTEMPT_TYPES,
   attemptLifecycleOf,
@@ -33,7 +31,9 @@ import {
   reasonCode,
   type ArchivedAttempt,
   type ExecutionRow,
-} from "../rows.js";
+} from "@flowfabric/core/sql";
+
+import type { Session } from "../db.js";
 import type { Store } from "../store.js";
 import { appendEvent } from "./log.js";
 

@@ -8,9 +8,9 @@ import {
   type EventType,
   type JsonValue,
 } from "@flowfabric/core";
+import type { ExecutionRow } from "@flowfabric/core/sql";
 
 import type { Session } from "../db.js";
-import type { ExecutionRow } from "../rows.js";
 
 export const ACTORS = [
   "client",

@@ -5,9 +5,9 @@ import {
   type EventType,
   type TaskEndedNotice,
 } from "@flowfabric/core";
+import { executionIdOf, optional, parseJson } from "@flowfabric/core/sql";
 
 import type { Session } from "../db.js";
-import { executionIdOf, optional, parseJson } from "../rows.js";
 import type { Store } from "../store.js";
 
 interface NoticeRow {

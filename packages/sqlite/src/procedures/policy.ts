@@ -6,9 +6,9 @@ import {
   parsePolicy,
   type ExecutionPolicy,
 } from "@flowfabric/core";
+import { parseJson, type ExecutionRow } from "@flowfabric/core/sql";
 
 import type { Session } from "../db.js";
-import { parseJson, type ExecutionRow } from "../rows.js";
 
 export function readPolicy(tx: Session, row: ExecutionRow): ExecutionPolicy {
   const text =

@@ -5,9 +5,9 @@ import {
   HEARTBEAT_THROTTLE_MS,
   type LiveWorker,
 } from "@flowfabric/core";
+import { parseJson } from "@flowfabric/core/sql";
 
 import type { Session } from "../db.js";
-import { parseJson } from "../rows.js";
 import type { Store } from "../store.js";
 import type { Route } from "./routes.js";
 import { unblockRoute } from "./unblock.js";

@@ -17,15 +17,15 @@ import {
   type ExecutionPolicy,
   type Refusal,
 } from "@flowfabric/core";
-
-import type { Session } from "../db.js";
 import {
   attemptStateCode,
   executionIdOf,
   reasonCode,
   uuidToBytes,
   type ExecutionRow,
-} from "../rows.js";
+} from "@flowfabric/core/sql";
+
+import type { Session } from "../db.js";
 import type { Store } from "../store.js";
 import { FIND_EXECUTION, readBySeq, selectExecution } from "./executions.js";
 import { INSERT_EVENT } from "./log.js";

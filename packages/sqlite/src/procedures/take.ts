@@ -10,6 +10,15 @@ import {
   type LaneId,
   type LeaseId,
 } from "@flowfabric/core";
+import {
+  bytesToUuid,
+  changeDetails,
+  effectiveNow,
+  executionIdOf,
+  readTags,
+  uuidToBytes,
+  type ExecutionRow,
+} from "@flowfabric/core/sql";
 
 import type { Session } from "../db.js";
 import {
@@ -24,15 +33,6 @@ import {
   promoteIfDue,
   resumeAttempt,
 } from "./lifecycle.js";
-import {
-  bytesToUuid,
-  changeDetails,
-  effectiveNow,
-  executionIdOf,
-  readTags,
-  uuidToBytes,
-  type ExecutionRow,
-} from "../rows.js";
 import type { Store } from "../store.js";
 import { saveExecution } from "./executions.js";
 import type { Holder } from "./holders.js";

@@ -1,36 +1,38 @@
-/** The stored record of an execution, and what reads make of it. */
+/** The record of an execution as SQL stores keep it, and what reads make of it. */
+import { engineError } from "../errors.js";
+import {
+  formatExecutionId,
+  type AttemptId,
+  type ExecutionId,
+  type LaneId,
+  type LeaseId,
+  type Namespace,
+  type WorkerId,
+  type WorkerInstanceId,
+} from "../ids.js";
+import type { FencedRecord } from "../rules/fence.js";
+import { effectiveHome } from "../rules/home.js";
+import type {
+  AttemptLifecycle,
+  AttemptRecord,
+  AttemptType,
+  ExecutionInfo,
+  ExecutionSnapshot,
+  LeaseSummary,
+} from "../snapshots.js";
 import {
   ATTEMPT_STATES,
   BLOCKING_REASONS,
   derivePublicState,
-  effectiveHome,
-  engineError,
-  formatExecutionId,
   HOME,
   HOMES,
   isTerminalHome,
   vectorOf,
-  type AttemptId,
-  type AttemptLifecycle,
-  type AttemptRecord,
-  type AttemptType,
   type BlockingReason,
-  type ExecutionId,
-  type ExecutionInfo,
-  type ExecutionSnapshot,
-  type FencedRecord,
   type Home,
-  type LaneId,
-  type LeaseId,
-  type LeaseSummary,
-  type Namespace,
   type PublicState,
   type StateVector,
-} from "@flowfabric/core";
-
-import type { Holder } from "./procedures/holders.js";
-import type { Route } from "./procedures/routes.js";
-
+} from "../state.js";
 /** Columns of `executions` that never change. */
 interface ExecutionIdentity {
   readonly seq: number;
@@ -353,8 +355,17 @@ export function publicStateAt(row: ExecutionRow, nowMs: number): PublicState {
 }
 
 export interface RowContext {
-  readonly route: Route;
-  readonly holder: Holder | undefined;
+  readonly route: {
+    readonly namespace: string;
+    readonly lane: string;
+    readonly required: readonly string[];
+  };
+  readonly holder:
+    | {
+        readonly workerId: WorkerId;
+        readonly workerInstanceId: WorkerInstanceId;
+      }
+    | undefined;
   readonly nowMs: number;
 }
 
