@@ -11,6 +11,10 @@ import type { MaintenanceOperations } from "./operations/maintenance.js";
 import type { OutcomeOperations } from "./operations/outcomes.js";
 import type { ReadOperations } from "./operations/reads.js";
 import type { ReclaimOperations } from "./operations/reclaim.js";
+import type { SecretOperations } from "./operations/secrets.js";
+import type { SignalOperations } from "./operations/signals.js";
+import type { SuspensionOperations } from "./operations/suspension.js";
+import type { StreamOperations } from "./operations/streams.js";
 import type { TagOperations } from "./operations/tags.js";
 import type { WorkerOperations } from "./operations/workers.js";
 
@@ -25,8 +29,12 @@ export interface EngineOperations
     LeaseOperations,
     ReclaimOperations,
     OutcomeOperations,
+    SuspensionOperations,
+    SignalOperations,
+    SecretOperations,
     WorkerOperations,
     EventOperations,
+    StreamOperations,
     MaintenanceOperations,
     AdminOperations {}
 

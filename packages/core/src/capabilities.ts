@@ -31,8 +31,17 @@ export const SUPPORT_FLAGS = [
   "executionEvents",
   "subscribeCompletion",
   "subscribeLeaseHistory",
+  "subscribeSignalDelivery",
+  "subscribeInstanceTags",
+  "listPendingWaitpoints",
+  "seedWaitpointHmacSecret",
+  "rotateWaitpointHmacSecretAll",
+  /** Frames and summaries of attempts, in all modes. */
+  "attemptStreams",
   /** Submissions join the caller's own transaction: SQL stores only. */
   "callerTransaction",
+  /** Works on calls while the caller's own thread goes on: not where the store is embedded. */
+  "concurrentCalls",
   /** `prepare` does real work (loads or migrates) rather than only verifying. */
   "prepare",
 ] as const;

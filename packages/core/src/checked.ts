@@ -65,8 +65,10 @@ export function checked(
     "serverTimeMs",
     "backendLabel",
     "capabilities",
+    "listWaitpointHmacKids",
   ]) {
-    const operation = operations[name]!.bind(implementation);
+    const bound = operations[name]!.bind(implementation);
+    const operation = ALONE.has(name) ? oneAtATime(bound) : bound;
     if (SYNCHRONOUS.has(name)) {
       wrapped[name] = (input?: unknown) => {
         try {
@@ -95,6 +97,24 @@ const SYNCHRONOUS: ReadonlySet<string> = new Set([
   "backendLabel",
   "capabilities",
 ]);
+
+/** Of each of these at most one at a time in this process. */
+const ALONE: ReadonlySet<string> = new Set(["rotateWaitpointHmacSecretAll"]);
+
+function oneAtATime(
+  operation: (args?: unknown) => unknown,
+): (args?: unknown) => Promise<unknown> {
+  let underWay = false;
+  return async (args) => {
+    if (underWay) throw engineError("concurrency_limit_exceeded", {});
+    underWay = true;
+    try {
+      return await operation(args);
+    } finally {
+      underWay = false;
+    }
+  };
+}
 
 class Edge {
   readonly #partitions: Partitioning;
@@ -246,7 +266,7 @@ export function parseInput<S extends z.ZodType>(
   schema: S,
   input: unknown,
 ): z.output<S> {
-  const parsed = schema.safeParse(input);
+  const parsed = safeParse(schema, input);
   if (parsed.success) return parsed.data;
   const issue = innermost(parsed.error.issues[0]!);
   const params = issue.code === "custom" ? issue.params : undefined;
@@ -257,6 +277,16 @@ export function parseInput<S extends z.ZodType>(
     reason: issue.message,
     ...(path === "" ? {} : { field: path }),
   });
+}
+
+/** Conditions are trees, and a deep enough one is more than the stack holds. */
+function safeParse<S extends z.ZodType>(schema: S, input: unknown) {
+  try {
+    return schema.safeParse(input);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw engineError("invalid_input", { reason: "nested too deeply" }, error);
+  }
 }
 
 /** A record wraps what is wrong with one of its keys. */

@@ -49,6 +49,10 @@ export interface ErrorDetails {
     readonly entity: "execution";
     readonly executionId: string;
   };
+  waitpoint_not_found: {
+    readonly entity: "waitpoint";
+    readonly waitpointId: string;
+  };
 
   /** `reason` starts with a stable token where the specification names one. */
   invalid_input: { readonly reason: string; readonly field?: string };
@@ -62,6 +66,19 @@ export interface ErrorDetails {
     readonly maxBytes: number;
     readonly actualBytes: number;
   };
+  signal_limit_exceeded: { readonly limit: number };
+  waitpoint_limit_exceeded: { readonly limit: number };
+  missing_token: None;
+  invalid_token: None;
+  token_expired: None;
+  invalid_secret: None;
+  waitpoint_not_token_bound: None;
+  invalid_lease_for_suspend: None;
+  invalid_waitpoint_for_execution: None;
+  invalid_kid: None;
+  invalid_secret_hex: None;
+  invalid_grace_ms: None;
+  retention_limit_exceeded: { readonly maxBytes: number };
   fence_required: None;
   partial_fence_triple: None;
   handle_from_other_backend: {
@@ -84,8 +101,11 @@ export interface ErrorDetails {
   execution_not_active: ExecutionNotActiveDetail;
   execution_not_eligible: None;
   execution_not_in_eligible_set: None;
+  concurrency_limit_exceeded: { readonly retryAfterMs?: number };
 
   active_attempt_exists: None;
+  waitpoint_already_exists: None;
+  rotation_conflict: { readonly kid: string };
 
   stale_lease: None;
   lease_expired: None;
@@ -93,7 +113,21 @@ export interface ErrorDetails {
   grant_already_exists: { readonly expiresAtMs?: number };
   execution_not_terminal: None;
   max_replays_exhausted: { readonly limit: number };
+  stream_closed: None;
+  stale_owner_cannot_append: None;
   cursor_expired: { readonly earliest: string };
+  execution_not_suspended: None;
+  already_suspended: None;
+  already_satisfied: {
+    readonly suspensionId: string;
+    readonly waitpointId: string;
+    readonly waitpointKey: string;
+  };
+  target_not_signalable: None;
+  waitpoint_closed: None;
+  waitpoint_not_pending: None;
+  waitpoint_not_open: None;
+  pending_waitpoint_expired: None;
 
   invariant_violation: { readonly what: string };
   transport: {
@@ -102,6 +136,7 @@ export interface ErrorDetails {
     readonly message: string;
   };
   unavailable: { readonly op: string };
+  hmac_secret_not_initialized: { readonly op: "waitpoint_hmac" };
   library_version_mismatch: {
     readonly library: string;
     readonly store: string;
@@ -133,6 +168,11 @@ export const ERROR_TABLE: { readonly [C in ErrorCode]: CodeRow } = {
     "terminal",
     "no such execution in this store and namespace; check the id",
     true,
+  ),
+  waitpoint_not_found: row(
+    "NotFound",
+    "retryable",
+    "the execution has no such waitpoint, or not yet; check the id, or back off and call again",
   ),
 
   invalid_input: row(
@@ -168,12 +208,77 @@ export const ERROR_TABLE: { readonly [C in ErrorCode]: CodeRow } = {
   invalid_offset: row(
     "Validation",
     "terminal",
-    "the cursor was not made by this store; start from 'earliest' or from now",
+    "the cursor has not the form that is wanted here; use one that this store gave",
   ),
   payload_too_large: row(
     "Validation",
     "terminal",
     "the payload is larger than this store accepts; store it elsewhere and pass a reference",
+  ),
+  signal_limit_exceeded: row(
+    "Validation",
+    "terminal",
+    "the execution has accepted as many signals as it may; raise maxSignalsPerExecution for the next one",
+  ),
+  waitpoint_limit_exceeded: row(
+    "Validation",
+    "terminal",
+    "the execution has as many open waitpoints as it may; close some first",
+  ),
+  missing_token: row(
+    "Validation",
+    "terminal",
+    "the token of the waitpoint is missing; pass the one that its execution gave out",
+  ),
+  invalid_token: row(
+    "Validation",
+    "terminal",
+    "the token does not open this waitpoint of this execution; check that all three belong together",
+  ),
+  token_expired: row(
+    "Validation",
+    "terminal",
+    "the key that signed the token was rotated out; ask the execution's owner for a signal by an operator",
+  ),
+  invalid_secret: row(
+    "Validation",
+    "terminal",
+    "a stored signing secret cannot be decoded; rotate to a new one",
+  ),
+  waitpoint_not_token_bound: row(
+    "Validation",
+    "terminal",
+    "the token of the pending waitpoint is void, for its key was rotated out; create another waitpoint",
+  ),
+  invalid_lease_for_suspend: row(
+    "Validation",
+    "terminal",
+    "the handle is of another attempt than the one that runs; stop this work",
+  ),
+  invalid_waitpoint_for_execution: row(
+    "Validation",
+    "terminal",
+    "the waitpoint belongs to another attempt of the execution; create a new one",
+  ),
+  invalid_kid: row(
+    "Validation",
+    "terminal",
+    "a kid has 1 to 64 printable ASCII characters, without colon and pipe",
+  ),
+  invalid_secret_hex: row(
+    "Validation",
+    "terminal",
+    "a secret is an even number of hex digits: 64 for the first one, 2 to 256 when rotating",
+  ),
+  invalid_grace_ms: row(
+    "Validation",
+    "terminal",
+    "a grace period is a whole number of milliseconds, 0 or more",
+  ),
+  retention_limit_exceeded: row(
+    "Validation",
+    "terminal",
+    "a frame, or the summary that a patch would make, is larger than streams keep; split it or store it elsewhere",
   ),
   fence_required: row(
     "Validation",
@@ -250,11 +355,26 @@ export const ERROR_TABLE: { readonly [C in ErrorCode]: CodeRow } = {
     "informational",
     "the execution is not waiting for a claim; skip it",
   ),
+  concurrency_limit_exceeded: row(
+    "Contention",
+    "retryable",
+    "another call of this kind is under way in this process; call again when it has ended",
+  ),
 
   active_attempt_exists: row(
     "Conflict",
     "bug",
     "an attempt is running where none may be; report this",
+  ),
+  waitpoint_already_exists: row(
+    "Conflict",
+    "informational",
+    "the execution has a waitpoint of this id already; ids are not used again",
+  ),
+  rotation_conflict: row(
+    "Conflict",
+    "terminal",
+    "the kid stands for another secret, or for one that is still in its grace; choose a new kid",
   ),
 
   stale_lease: row(
@@ -290,10 +410,61 @@ export const ERROR_TABLE: { readonly [C in ErrorCode]: CodeRow } = {
     "terminal",
     "the replay limit of this execution is reached",
   ),
+  stream_closed: row(
+    "State",
+    "terminal",
+    "the attempt has ended or is not running, and its stream takes no more frames",
+  ),
+  stale_owner_cannot_append: row(
+    "State",
+    "terminal",
+    "the lease is lost or another's; stop this work, nothing was appended",
+    true,
+  ),
   cursor_expired: row(
     "State",
     "terminal",
     "events behind this cursor were trimmed; resume from the given earliest cursor or re-read state",
+  ),
+  execution_not_suspended: row(
+    "State",
+    "informational",
+    "the execution is not suspended, or not any more; nothing has to be resumed",
+  ),
+  already_suspended: row(
+    "State",
+    "informational",
+    "the execution is suspended already; claim it once it is resumed",
+  ),
+  already_satisfied: row(
+    "State",
+    "terminal",
+    "signals that came before satisfy the condition; go on with the task, it was not suspended",
+  ),
+  target_not_signalable: row(
+    "State",
+    "terminal",
+    "the execution has ended, or does not wait on this waitpoint",
+  ),
+  waitpoint_closed: row(
+    "State",
+    "informational",
+    "the waitpoint takes no more signals; this one came too late",
+  ),
+  waitpoint_not_pending: row(
+    "State",
+    "informational",
+    "the waitpoint was activated or closed before; create a new one",
+  ),
+  waitpoint_not_open: row(
+    "State",
+    "informational",
+    "the waitpoint is neither pending nor active",
+  ),
+  pending_waitpoint_expired: row(
+    "State",
+    "informational",
+    "the waitpoint was not used in its time; create a new one",
   ),
 
   invariant_violation: row(
@@ -310,6 +481,11 @@ export const ERROR_TABLE: { readonly [C in ErrorCode]: CodeRow } = {
     "Unavailable",
     "terminal",
     "this store or process does not offer the operation now",
+  ),
+  hmac_secret_not_initialized: row(
+    "Unavailable",
+    "terminal",
+    "the store has no key to sign tokens with; install one with seedWaitpointHmacSecret",
   ),
   library_version_mismatch: row(
     "Unavailable",

@@ -8,10 +8,13 @@ import type {
   LaneId,
   LeaseId,
   Namespace,
+  SignalId,
+  WaitpointId,
   WorkerId,
   WorkerInstanceId,
 } from "./ids.js";
 import type { JsonValue } from "./json.js";
+import type { SignalEffect } from "./rules/conditions.js";
 import type { StateVector, TerminalOutcome } from "./state.js";
 
 /** Stored by position in this list: append only. */
@@ -48,6 +51,8 @@ export const EVENT_TYPES = [
   "renewed",
   /** Made when read: stands for events that were trimmed. */
   "trimmed",
+  /** Feed only: tags were set, replaced, or went with their execution. */
+  "tags_changed",
 ] as const;
 export type EventType = (typeof EVENT_TYPES)[number];
 
@@ -143,6 +148,25 @@ export type CompletionEvent = FeedEvent & {
   readonly outcome: Exclude<TerminalOutcome, "none" | "failed"> | "failure";
   readonly laneId: LaneId;
   readonly attemptIndex: number;
+};
+
+/** What one delivery did: {@link SignalEffect} in brackets, unless it is one of the first three. */
+export type DeliveryEffect =
+  "satisfied" | "buffered" | "deduped" | `other(${SignalEffect})`;
+
+export type SignalDeliveryEvent = FeedEvent & {
+  readonly kind: "signalDelivery";
+  readonly signalId: SignalId;
+  readonly waitpointId: WaitpointId;
+  /** Absent where the sender named none. */
+  readonly sourceIdentity?: string;
+  readonly effect: DeliveryEffect;
+};
+
+export type InstanceTagEvent = FeedEvent & {
+  readonly kind: "attached" | "cleared";
+  /** `key=value` */
+  readonly tag: string;
 };
 
 /** Pushed to the process that held the lease; a hint, losing it loses nothing. */

@@ -3,6 +3,8 @@
  * used up, so that calls can be repeated after transport faults. Not authenticated: the fence protects
  * state. Source: specification 01 §7.
  */
+import { isUtf8 } from "node:buffer";
+
 import { z } from "zod";
 
 import { engineError } from "./errors.js";
@@ -134,9 +136,10 @@ export function decodeHandle(
     at += 4;
     need(length);
     const value = bytes.toString("utf8", at, at + length);
-    at += length;
-    if (value.includes("\ufffd"))
+    // It stands where bytes were not UTF-8, and where it was written itself.
+    if (value.includes("\ufffd") && !isUtf8(bytes.subarray(at, at + length)))
       throw fail(`invalidUtf8(${field})`, "not UTF-8");
+    at += length;
     return value;
   };
   const u32 = () => {

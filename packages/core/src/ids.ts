@@ -47,6 +47,13 @@ export type LeaseId = z.infer<typeof LeaseId>;
 export const AttemptId = uuid("an attempt id").brand<"AttemptId">();
 export type AttemptId = z.infer<typeof AttemptId>;
 
+export const SuspensionId = uuid("a suspension id").brand<"SuspensionId">();
+export type SuspensionId = z.infer<typeof SuspensionId>;
+export const WaitpointId = uuid("a waitpoint id").brand<"WaitpointId">();
+export type WaitpointId = z.infer<typeof WaitpointId>;
+export const SignalId = uuid("a signal id").brand<"SignalId">();
+export type SignalId = z.infer<typeof SignalId>;
+
 /** 1–64 bytes of printable ASCII. A queue of its own with one order. */
 export const LaneId = z
   .string()
@@ -148,6 +155,15 @@ export function newLeaseId(): LeaseId {
 }
 export function newAttemptId(): AttemptId {
   return v7() as AttemptId;
+}
+export function newSuspensionId(): SuspensionId {
+  return v7() as SuspensionId;
+}
+export function newWaitpointId(): WaitpointId {
+  return v7() as WaitpointId;
+}
+export function newSignalId(): SignalId {
+  return v7() as SignalId;
 }
 
 /**

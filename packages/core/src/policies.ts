@@ -12,6 +12,7 @@ import {
   DEDUP_WINDOW_MS_DEFAULT,
   MAX_REPLAYS_DEFAULT,
   MAX_RETRIES_DEFAULT,
+  MAX_SIGNALS_PER_EXECUTION_DEFAULT,
 } from "./limits.js";
 
 const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
@@ -62,6 +63,26 @@ export const RoutingRequirements = z.strictObject({
 });
 export type RoutingRequirements = z.infer<typeof RoutingRequirements>;
 
+/** What becomes of a suspension whose time is up. Source: specification 05 §8. */
+export const TIMEOUT_BEHAVIORS = [
+  "fail",
+  "cancel",
+  "expire",
+  "autoResume",
+  "autoResumeWithTimeoutSignal",
+  "escalate",
+] as const;
+export const TimeoutBehavior = z.enum(TIMEOUT_BEHAVIORS);
+export type TimeoutBehavior = z.infer<typeof TimeoutBehavior>;
+
+export const SuspensionPolicy = z.strictObject({
+  /** Of suspensions that name no timeout of their own. */
+  defaultTimeoutMs: durationMs.optional(),
+  /** Of suspensions that name no behaviour of their own. */
+  timeoutBehavior: TimeoutBehavior.default("fail"),
+});
+export type SuspensionPolicy = z.infer<typeof SuspensionPolicy>;
+
 export const ExecutionPolicy = z.strictObject({
   priority: z.number().int().optional(),
   delayUntilMs: z.number().int().min(0).optional(),
@@ -72,6 +93,9 @@ export const ExecutionPolicy = z.strictObject({
   maxReclaimCount: count.optional(),
   maxReplayCount: count.default(MAX_REPLAYS_DEFAULT),
   routingRequirements: RoutingRequirements.optional(),
+  suspensionPolicy: SuspensionPolicy.optional(),
+  /** Signals that one execution accepts over its whole life; 0: any number. */
+  maxSignalsPerExecution: count.default(MAX_SIGNALS_PER_EXECUTION_DEFAULT),
   /** How long an idempotency key is remembered; 0 disables it. */
   dedupWindowMs: count.default(DEDUP_WINDOW_MS_DEFAULT),
   fallbackPolicy: z
@@ -87,6 +111,15 @@ export const ExecutionPolicy = z.strictObject({
     .optional(),
   streamPolicy: z
     .strictObject({
+      /** Stored, not enforced: every store keeps accepted frames as durably as anything else. */
+      durabilityMode: z.enum(["buffered", "durable"]).optional(),
+      /** Durable frames kept per attempt, the newest ones; default 10 000. */
+      retentionMaxlen: z
+        .number()
+        .int()
+        .min(1)
+        .max(Number.MAX_SAFE_INTEGER)
+        .optional(),
       /** How long this execution is kept after its end; overrides the store's retention. */
       retentionTtlMs: count.optional(),
     })

@@ -5,6 +5,7 @@ import type {
   LaneId,
   LeaseId,
   Namespace,
+  WaitpointId,
   WorkerId,
   WorkerInstanceId,
 } from "./ids.js";
@@ -71,6 +72,10 @@ export interface ExecutionSnapshot {
   readonly cancellationReason?: string;
   readonly cancelledBy?: string;
   readonly lastCapabilityMismatchAtMs?: number;
+  /** Primary waitpoint of the open suspension. */
+  readonly currentWaitpoint?: WaitpointId;
+  /** When somebody last tried to signal it with a token that was refused; noted at most once per second. */
+  readonly lastHmacValidationFailedAtMs?: number;
   readonly tags: Readonly<Record<string, string>>;
 }
 

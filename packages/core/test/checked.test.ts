@@ -7,7 +7,9 @@ import {
   INPUTS,
   isEngineError,
   parsePolicy,
+  WaitpointToken,
   type EngineBackend,
+  type ResumeCondition,
 } from "@flowfabric/core";
 import { describe, expect, test } from "vitest";
 
@@ -28,6 +30,7 @@ function edge(
     "serverTimeMs",
     "backendLabel",
     "capabilities",
+    "listWaitpointHmacKids",
   ];
   const operations = Object.fromEntries(
     names.map((name) => [
@@ -140,6 +143,87 @@ describe("the edge", () => {
     const { items } = received[0]!.args as { items: unknown[] };
     expect(items[0]).toMatchObject({ executionKind: "k" });
     expect(isEngineError(items[1], "invalid_input")).toBe(true);
+  });
+
+  test("takes a token as text or as it was given out, and refuses it by its form last", async () => {
+    const { backend, received } = edge();
+    const digest = "0a".repeat(32);
+    const signal = {
+      executionId: ID,
+      waitpointId: ID.slice(7),
+      signalId: ID.slice(7),
+      signalName: "go",
+    };
+    for (const waitpointToken of [
+      `k1:${digest}`,
+      new WaitpointToken(`k1:${digest}`),
+    ]) {
+      await backend.deliverSignal({ ...signal, waitpointToken });
+      expect(received.at(-1)).toMatchObject({
+        args: {
+          waitpointToken: { kid: "k1", digest },
+          dedupTtlMs: 86_400_000,
+          payloadEncoding: "json",
+        },
+      });
+    }
+    const refusal = (change: object) =>
+      codeOf(
+        backend.deliverSignal({ ...signal, waitpointToken: "", ...change }),
+      );
+    expect(await refusal({})).toBe("missing_token");
+    expect(await refusal({ waitpointToken: undefined })).toBe("missing_token");
+    expect(await refusal({ waitpointToken: 7 })).toBe("invalid_input");
+    expect(await refusal({ waitpointToken: `k1:${digest}0` })).toBe(
+      "invalid_token",
+    );
+    expect(await refusal({ signalName: "" })).toBe("invalid_input");
+  });
+
+  test("refuses a condition that is deeper than any stack", async () => {
+    const { backend } = edge();
+    let resumeCondition: ResumeCondition = { kind: "operatorOnly" };
+    for (let depth = 0; depth < 50_000; depth++)
+      resumeCondition = {
+        kind: "composite",
+        body: { kind: "allOf", members: [resumeCondition] },
+      };
+    const call = backend.suspendByTriple({
+      executionId: ID,
+      suspensionId: ID.slice(7),
+      waitpoints: [],
+      resumeCondition,
+      reasonCode: "waiting_for_signal",
+    });
+    expect(await codeOf(call)).toBe("invalid_input");
+  });
+
+  test("lets one rotation through at a time, and the next when it has ended or failed", async () => {
+    let end = (_error?: Error) => {};
+    const { backend } = edge(
+      () =>
+        new Promise<void>((resolve, reject) => {
+          end = (error) => (error === undefined ? resolve() : reject(error));
+        }),
+    );
+    const rotate = () =>
+      codeOf(
+        backend.rotateWaitpointHmacSecretAll({
+          newKid: "k",
+          newSecretHex: "00",
+        }),
+      );
+    for (const [error, outcome] of [
+      [undefined, "answered"],
+      [new Error("gone"), "transport"],
+      [undefined, "answered"],
+    ] as const) {
+      const first = rotate();
+      await Promise.resolve();
+      expect(await rotate()).toBe("concurrency_limit_exceeded");
+      end(error);
+      expect(await first).toBe(outcome);
+    }
   });
 
   test("turns whatever a driver throws into an engine error", async () => {

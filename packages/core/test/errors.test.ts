@@ -64,6 +64,7 @@ describe("engine errors", () => {
       "lease_expired",
       "lease_revoked",
       "stale_lease",
+      "stale_owner_cannot_append",
     ]);
     expect(stopsRenewal(new Error("x"))).toBe(false);
   });

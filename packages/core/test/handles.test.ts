@@ -91,6 +91,15 @@ const payloads = fc.record({
   }),
 }) as unknown as fc.Arbitrary<HandlePayload>;
 
+test("what stands in a text for bytes that are none may be part of it", () => {
+  const payload = {
+    ...vectors.good[0]!.payload,
+    workerInstanceId: "\ufffd",
+  } as HandlePayload;
+  const handle = encodeHandle("sqlite", "fresh", payload);
+  expect(decodeHandle(handle, "sqlite")).toEqual(payload);
+});
+
 test("every handle is read back as it was made", () => {
   fc.assert(
     fc.property(

@@ -16,6 +16,7 @@ import {
   spread,
   WorkerId,
 } from "@flowfabric/core";
+import { bytesToUuid, newUuidBytes } from "@flowfabric/core/records";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 
@@ -132,6 +133,20 @@ test("a worker's name is 1 to 256 bytes without white space and control characte
 test("an idempotency key has at most 256 bytes", () => {
   expect(IdempotencyKey.safeParse("ä".repeat(128)).success).toBe(true);
   expect(IdempotencyKey.safeParse("ä".repeat(129)).success).toBe(false);
+});
+
+test("many ids at once are so many UUIDv7, none twice, each behind the one before", () => {
+  for (const count of [0, 1, 200]) {
+    const before = newUuid();
+    const bytes = newUuidBytes(count);
+    const ids = Array.from({ length: count }, (_unused, nth) =>
+      bytesToUuid(bytes.subarray(nth * 16, (nth + 1) * 16)),
+    );
+    expect(bytes).toHaveLength(count * 16);
+    for (const id of ids) expect(id).toMatch(/^.{14}7.{4}[89ab]/);
+    const all = [before, ...ids, newUuid()];
+    expect([...new Set(all)].sort()).toEqual(all);
+  }
 });
 
 test("a partition key is read back as it was written", () => {

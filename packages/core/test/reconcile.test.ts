@@ -2,49 +2,44 @@ import {
   endedByUs,
   parkedByUs,
   retryScheduledByUs,
+  type AttemptState,
   type ExecutionNotActiveDetail,
+  type OwnIdentity,
 } from "@flowfabric/core";
 import { expect, test } from "vitest";
 
-const own = { leaseEpoch: 3, attemptId: "attempt-a" };
-const ended: ExecutionNotActiveDetail = {
-  terminalOutcome: "success",
-  leaseEpoch: 3,
-  lifecyclePhase: "terminal",
-  attemptId: "attempt-a",
-};
-const waiting: ExecutionNotActiveDetail = {
-  terminalOutcome: "none",
-  leaseEpoch: 3,
-  lifecyclePhase: "runnable",
-  attemptId: "",
-};
+import { named, readVectors } from "./vectors.js";
 
-test("one's own end is the wanted outcome under the same lease and attempt", () => {
-  expect(endedByUs(ended, own, "success")).toBe(true);
-  expect(endedByUs(ended, own, "failed")).toBe(false);
-  expect(endedByUs(ended, { ...own, leaseEpoch: 2 }, "success")).toBe(false);
-  expect(endedByUs(ended, { ...own, attemptId: "b" }, "success")).toBe(false);
-  expect(endedByUs(waiting, own, "success")).toBe(false);
-});
+interface Repeat {
+  readonly name: string;
+  readonly detail: ExecutionNotActiveDetail;
+  readonly own: OwnIdentity;
+  readonly ours: boolean;
+}
 
-test("one's own retry waits under the same epoch with its attempt id gone", () => {
-  const state = "pending_retry_attempt";
-  expect(retryScheduledByUs(waiting, own, state)).toBe(true);
-  expect(retryScheduledByUs(waiting, own, "pending_replay_attempt")).toBe(
-    false,
-  );
-  expect(
-    retryScheduledByUs({ ...waiting, attemptId: "attempt-a" }, own, state),
-  ).toBe(false);
-  expect(retryScheduledByUs({ ...waiting, leaseEpoch: 4 }, own, state)).toBe(
-    false,
-  );
-  expect(retryScheduledByUs(ended, own, state)).toBe(false);
-});
+const vectors = readVectors<{
+  ended: (Repeat & { readonly outcome: "success" | "failed" | "cancelled" })[];
+  retryScheduled: (Repeat & { readonly attemptState: AttemptState })[];
+  parked: Repeat[];
+}>("reconcile");
 
-test("one's own hand-back waits under the same epoch with the same attempt", () => {
-  expect(parkedByUs({ ...waiting, attemptId: "attempt-a" }, own)).toBe(true);
-  expect(parkedByUs(waiting, own)).toBe(false);
-  expect(parkedByUs(ended, own)).toBe(false);
-});
+test.each(named(vectors.ended))(
+  "one's own end: %s",
+  (_name, { detail, own, outcome, ours }) => {
+    expect(endedByUs(detail, own, outcome)).toBe(ours);
+  },
+);
+
+test.each(named(vectors.retryScheduled))(
+  "one's own retry: %s",
+  (_name, { detail, own, attemptState, ours }) => {
+    expect(retryScheduledByUs(detail, own, attemptState)).toBe(ours);
+  },
+);
+
+test.each(named(vectors.parked))(
+  "one's own hand-back: %s",
+  (_name, { detail, own, ours }) => {
+    expect(parkedByUs(detail, own)).toBe(ours);
+  },
+);

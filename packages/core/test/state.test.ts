@@ -2,6 +2,7 @@ import {
   ATTEMPT_STATES,
   BLOCKING_REASONS,
   derivePublicState,
+  EVENT_TYPES,
   HOME,
   HOMES,
   isRunnableHome,
@@ -9,6 +10,7 @@ import {
   packState,
   unpackState,
   vectorOf,
+  WAITPOINT_STATES,
   type AttemptState,
   type BlockingReason,
   type Home,
@@ -60,6 +62,26 @@ test("every home has a case", () => {
   expect(new Set(vectors.homes.map((one) => one.home))).toEqual(
     new Set(Object.values(HOME)),
   );
+});
+
+test("names keep the numbers that they are stored as", () => {
+  const codes =
+    readVectors<
+      Record<
+        "events" | "waitpointStates" | "blockingReasons" | "attemptStates",
+        Record<string, number>
+      >
+    >("codes");
+  const numbered = (names: readonly string[]) =>
+    Object.fromEntries(names.map((name, number) => [name, number]));
+  // What is made when read has no number.
+  const { trimmed: _trimmed, ...events } = numbered(EVENT_TYPES);
+  expect(codes).toEqual({
+    events,
+    waitpointStates: numbered(WAITPOINT_STATES),
+    blockingReasons: numbered(BLOCKING_REASONS),
+    attemptStates: numbered(ATTEMPT_STATES),
+  });
 });
 
 test.each(vectors.notPacked)("%d is no packed state", (packed) => {

@@ -116,7 +116,8 @@ export interface ClaimOperations {
    * Claims up to `max` executions in one trip, each with its own lease, epoch, attempt and handle, and with
    * payload and tags, so that no second read is needed.
    *
-   * Atomic: per execution; losing one to another worker never loses the rest.
+   * Atomic: per execution; losing one to another worker never loses the rest, nor does a node that is lost. Empty only where
+   * all were asked: what stayed out of reach until the end of the wait is thrown.
    * Checks: `invalid_input`, `invalid_capabilities`.
    * Waiting: with `maxWaitMs` an empty call parks until work appears (push), something becomes due, the
    * wait is over, or `signal` aborts; an abort answers an empty list, never drops claimed work.

@@ -3,7 +3,9 @@ import { z } from "zod";
 import type {
   CompletionEvent,
   ExecutionEvent,
+  InstanceTagEvent,
   LeaseHistoryEvent,
+  SignalDeliveryEvent,
 } from "../events.js";
 import { Namespace } from "../ids.js";
 import { EVENT_PAGE_MAX } from "../limits.js";
@@ -87,4 +89,21 @@ export interface EventOperations {
   subscribeLeaseHistory(
     input: SubscribeInput,
   ): Promise<AsyncIterable<LeaseHistoryEvent>>;
+
+  /**
+   * Every signal that was accepted, and once per signal that it came again (`deduped`); otherwise as
+   * {@link subscribeCompletion}.
+   */
+  subscribeSignalDelivery(
+    input: SubscribeInput,
+  ): Promise<AsyncIterable<SignalDeliveryEvent>>;
+
+  /**
+   * Tags as they come and go: `attached` at creation and when set, `cleared` when replaced and when the execution is
+   * purged; an equal value changes nothing. Several of one step come in the order cleared, attached, each sorted by key;
+   * the cursor of all but the last of them stands before the step. Otherwise as {@link subscribeCompletion}.
+   */
+  subscribeInstanceTags(
+    input: SubscribeInput,
+  ): Promise<AsyncIterable<InstanceTagEvent>>;
 }

@@ -79,6 +79,7 @@ export type SubmitManyInput = z.input<typeof SubmitManyInput>;
 export type SubmitManyResult =
   | CreateExecutionResult
   | {
+      /** With `transport`, of one node among several that is out of reach: whether it was carried out is open. Call again. */
       readonly kind: "rejected";
       readonly code: string;
       readonly detail: object;

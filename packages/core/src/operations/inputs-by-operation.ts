@@ -36,6 +36,7 @@ import { ExecutionRef } from "./inputs.js";
 import { HandleInput, RenewLeaseInput, RevokeLeaseInput } from "./leases.js";
 import {
   ExpireExecutionInput,
+  ExpirePendingWaitpointInput,
   ReconcileIndexInput,
   SweepInput,
   TrimRetentionInput,
@@ -57,6 +58,24 @@ import {
   ListExpiredLeasesInput,
   ReclaimExecutionInput,
 } from "./reclaim.js";
+import { RotateSecretInput, SeedSecretInput } from "./secrets.js";
+import { DeliverApprovalSignalInput, DeliverSignalInput } from "./signals.js";
+import { SuspendByTripleInput, SuspendInput } from "./suspend-input.js";
+import {
+  CloseWaitpointInput,
+  CreateWaitpointInput,
+  ListPendingWaitpointsInput,
+  ListSuspendedInput,
+  ResumeExecutionInput,
+  WaitpointRef,
+} from "./suspension.js";
+import {
+  AppendFrameInput,
+  AppendFramesInput,
+  ReadStreamInput,
+  ReadSummaryInput,
+  TailStreamInput,
+} from "./streams.js";
 import {
   GetExecutionTagInput,
   SearchByTagsInput,
@@ -132,6 +151,22 @@ export const INPUTS = {
   completeExecution: CompleteExecutionInput,
   failExecution: FailExecutionInput,
 
+  suspend: SuspendInput,
+  suspendByTriple: SuspendByTripleInput,
+  createWaitpoint: CreateWaitpointInput,
+  closeWaitpoint: CloseWaitpointInput,
+  observeSignals: HandleInput,
+  resumeExecution: ResumeExecutionInput,
+  readWaitpointToken: WaitpointRef,
+  listPendingWaitpoints: ListPendingWaitpointsInput,
+  listSuspended: ListSuspendedInput,
+
+  deliverSignal: DeliverSignalInput,
+  deliverApprovalSignal: DeliverApprovalSignalInput,
+
+  seedWaitpointHmacSecret: SeedSecretInput,
+  rotateWaitpointHmacSecretAll: RotateSecretInput,
+
   registerWorker: RegisterWorkerInput,
   heartbeatWorker: WorkerRef,
   deregisterWorker: WorkerRef,
@@ -143,11 +178,21 @@ export const INPUTS = {
   tailEvents: TailEventsInput,
   subscribeCompletion: SubscribeInput,
   subscribeLeaseHistory: SubscribeInput,
+  subscribeSignalDelivery: SubscribeInput,
+  subscribeInstanceTags: SubscribeInput,
+
+  appendFrame: AppendFrameInput,
+  appendFrames: AppendFramesInput,
+  readStream: ReadStreamInput,
+  tailStream: TailStreamInput,
+  readSummary: ReadSummaryInput,
 
   sweep: SweepInput,
   markLeaseExpiredIfDue: ExecutionRef,
   promoteDelayed: ExecutionRef,
   expireExecution: ExpireExecutionInput,
+  expireSuspension: ExecutionRef,
+  expirePendingWaitpoint: ExpirePendingWaitpointInput,
   trimRetention: TrimRetentionInput,
   reconcileExecutionIndex: ReconcileIndexInput,
 

@@ -67,6 +67,17 @@ export function name(max: number): z.ZodType<string, string> {
     .refine(hasNoZero, ZERO_CHARACTER);
 }
 
+/** A text that is kept as it is or not at all; `maxBytes` in UTF-8. */
+export function boundedText(maxBytes: number) {
+  return z
+    .string()
+    .refine(
+      (value) => byteLength(value) <= maxBytes,
+      `must have at most ${maxBytes} bytes`,
+    )
+    .refine(hasNoZero, ZERO_CHARACTER);
+}
+
 /** Proves ownership of the running attempt. All three or none. */
 export const LeaseFence = z.object({
   leaseId: LeaseId.optional(),

@@ -1,6 +1,7 @@
 import { z } from "zod";
 
-import { LaneId } from "../ids.js";
+import { LaneId, WaitpointId } from "../ids.js";
+import type { TimeoutBehavior } from "../policies.js";
 import { SWEEP_LIMIT_DEFAULT, SWEEP_LIMIT_MAX } from "../limits.js";
 import { ExecutionRef, PartitionKey, TimestampMs } from "./inputs.js";
 
@@ -10,6 +11,8 @@ export const SWEEPS = [
   "delayed_promoter",
   "attempt_timeout",
   "execution_deadline",
+  "suspension_timeout",
+  "pending_wp_expiry",
   "reclaim_driver",
   "unblock",
   "worker_registry_ttl_sweep",
@@ -50,6 +53,13 @@ export const ExpireExecutionInput = ExecutionRef.extend({
   dueAtMs: TimestampMs.optional(),
 });
 export type ExpireExecutionInput = z.input<typeof ExpireExecutionInput>;
+
+export const ExpirePendingWaitpointInput = ExecutionRef.extend({
+  waitpointId: WaitpointId,
+});
+export type ExpirePendingWaitpointInput = z.input<
+  typeof ExpirePendingWaitpointInput
+>;
 
 export const TrimRetentionInput = z.object({
   partition: PartitionKey.optional(),
@@ -116,6 +126,31 @@ export interface MaintenanceOperations {
       | "alreadyTerminal"
       | "notFoundCleaned";
   }>;
+
+  /**
+   * Does what the open suspension asks for once its time is up: `timeout_at` at or before now.
+   *
+   * Atomic: `fail`, `cancel`, `expire`: the end of the execution (failure reason `suspension_timeout:<behavior>`, no
+   * retry), all its waitpoints closed. `autoResume` and `autoResumeWithTimeoutSignal`: as
+   * {@link SuspensionOperations.resumeExecution}, without a delay, as an `unblocked` event of the engine; with the
+   * signal, {@link SuspensionOperations.observeSignals} ends with one named `timeout`. `escalate`: the suspension
+   * stays open for signals and operators, without a timeout from now on; `blocked` event, reason `paused_by_operator`.
+   */
+  expireSuspension(input: ExecutionRef): Promise<
+    | { readonly kind: "applied"; readonly behavior: TimeoutBehavior }
+    | {
+        readonly kind:
+          | "notYetDue"
+          | "notFoundCleaned"
+          | "notSuspendedCleaned"
+          | "noActiveSuspensionCleaned";
+      }
+  >;
+
+  /** Closes a waitpoint that is still pending when its time is up; anything else is no concern of it. */
+  expirePendingWaitpoint(
+    input: ExpirePendingWaitpointInput,
+  ): Promise<{ readonly kind: "expired" | "noOp" }>;
 
   /**
    * Purges up to `batchSize` executions that are due, with everything under them.

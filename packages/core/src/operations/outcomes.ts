@@ -105,6 +105,7 @@ export type OutcomeResult =
   | { readonly kind: "completed" }
   | FailResult
   | {
+      /** With `transport`, of one node among several that is out of reach: whether it was carried out is open. Call again. */
       readonly kind: "rejected";
       readonly code: string;
       readonly detail: object;

@@ -25,3 +25,12 @@ export function reclaimBackoffMs(reclaims: number): number {
     RECLAIM_BACKOFF_MS_MAX,
   );
 }
+
+/** One of each list, then the next of each: how several lanes are served. */
+export function inTurn<Item>(lists: readonly (readonly Item[])[]): Item[] {
+  if (lists.length === 1) return [...lists[0]!];
+  const longest = Math.max(0, ...lists.map((list) => list.length));
+  return Array.from({ length: longest }, (_unused, index) =>
+    lists.flatMap((list) => list[index] ?? []),
+  ).flat();
+}

@@ -2,6 +2,7 @@
  * Background maintenance for whoever wants it tidier than workers alone keep it: the same portions that claims
  * run, on a clock of their own. Any number of these may run at once; nothing depends on them.
  */
+import { onAbort } from "../aborts.js";
 import type { EngineBackend } from "../backend.js";
 import { SWEEPS, type SweepName } from "../operations/maintenance.js";
 
@@ -11,7 +12,9 @@ export const SWEEP_INTERVALS_MS: { readonly [N in SweepName]: number } = {
   reclaim_driver: 1_000,
   lease_expiry: 1_500,
   attempt_timeout: 2_000,
+  suspension_timeout: 2_000,
   execution_deadline: 5_000,
+  pending_wp_expiry: 5_000,
   unblock: 5_000,
   worker_registry_ttl_sweep: 30_000,
   index_reconciler: 45_000,
@@ -77,11 +80,11 @@ function sleep(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const done = () => {
       clearTimeout(timer);
-      signal.removeEventListener("abort", done);
+      unlink();
       resolve();
     };
     const timer = setTimeout(done, ms);
     timer.unref();
-    signal.addEventListener("abort", done);
+    const unlink = onAbort(signal, done);
   });
 }
