@@ -77,13 +77,30 @@ CREATE TABLE executions (
   keep_ms INTEGER,
   progress_at INTEGER,
   tags TEXT,
-  details TEXT,
+  details TEXT, waitpoints INTEGER, signals INTEGER,
   UNIQUE (id, partition)
 );
 
 CREATE INDEX executions_by_home ON executions (route, home, score, id);
 
 CREATE INDEX executions_by_timer ON executions (timer_at) WHERE timer_at IS NOT NULL;
+
+CREATE INDEX executions_suspended ON executions (score, id, partition) WHERE home = 15;
+
+CREATE TABLE frames (
+  seq INTEGER NOT NULL,
+  attempt INTEGER NOT NULL,
+  mode INTEGER NOT NULL,
+  ms INTEGER NOT NULL,
+  n INTEGER NOT NULL,
+  frame_type TEXT NOT NULL,
+  correlation_id TEXT,
+  caller_seq INTEGER,
+  summary_version INTEGER,
+  ttl_ms INTEGER,
+  payload BLOB NOT NULL,
+  PRIMARY KEY (seq, attempt, mode, ms, n)
+) WITHOUT ROWID;
 
 CREATE TABLE grants (
   seq INTEGER PRIMARY KEY,
@@ -168,6 +185,118 @@ CREATE TABLE settings (
   value INTEGER NOT NULL
 ) WITHOUT ROWID;
 
+CREATE TABLE signal_keys (
+  seq INTEGER NOT NULL,
+  waitpoint BLOB NOT NULL,
+  signal_key TEXT NOT NULL,
+  position INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL,
+  PRIMARY KEY (seq, waitpoint, signal_key)
+) WITHOUT ROWID;
+
+CREATE TABLE signal_sources (
+  seq INTEGER NOT NULL,
+  source_type TEXT NOT NULL,
+  source_identity TEXT NOT NULL,
+  leaf INTEGER NOT NULL,
+  PRIMARY KEY (seq, source_type, source_identity, leaf)
+) WITHOUT ROWID;
+
+CREATE TABLE signals (
+  position INTEGER PRIMARY KEY,
+  seq INTEGER NOT NULL,
+  id BLOB NOT NULL,
+  waitpoint BLOB NOT NULL,
+  name TEXT NOT NULL,
+  category TEXT NOT NULL,
+  source_type TEXT NOT NULL,
+  source_identity TEXT NOT NULL,
+  correlation_id TEXT NOT NULL,
+  encoding TEXT NOT NULL,
+  scope TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  accepted_at INTEGER NOT NULL,
+  effect TEXT NOT NULL,
+  leaves TEXT,
+  repeats INTEGER NOT NULL DEFAULT 0,
+  payload BLOB,
+  UNIQUE (seq, id)
+);
+
+CREATE INDEX signals_by_waitpoint ON signals (seq, waitpoint, position);
+
+CREATE TABLE stale_frames (
+  seq INTEGER PRIMARY KEY
+);
+
+CREATE TABLE streams (
+  seq INTEGER NOT NULL,
+  attempt INTEGER NOT NULL,
+  changed INTEGER NOT NULL,
+  last_ms INTEGER NOT NULL,
+  last_n INTEGER NOT NULL,
+  frame_count INTEGER NOT NULL,
+  total_bytes INTEGER NOT NULL,
+  durable_kept INTEGER NOT NULL,
+  durable INTEGER NOT NULL,
+  summary INTEGER NOT NULL,
+  best_effort INTEGER NOT NULL,
+  durable_trimmed_ms INTEGER NOT NULL,
+  durable_trimmed_n INTEGER NOT NULL,
+  summary_trimmed_ms INTEGER NOT NULL,
+  summary_trimmed_n INTEGER NOT NULL,
+  best_effort_trimmed_ms INTEGER NOT NULL,
+  best_effort_trimmed_n INTEGER NOT NULL,
+  caller_seq INTEGER,
+  caller_ms INTEGER,
+  caller_n INTEGER,
+  caller_count INTEGER,
+  caller_version INTEGER,
+  rate_hz REAL,
+  best_effort_at INTEGER,
+  PRIMARY KEY (seq, attempt)
+) WITHOUT ROWID;
+
+CREATE INDEX streams_by_change ON streams (changed);
+
+CREATE TABLE summaries (
+  seq INTEGER NOT NULL,
+  attempt INTEGER NOT NULL,
+  document TEXT NOT NULL,
+  version INTEGER NOT NULL,
+  first_applied_at INTEGER NOT NULL,
+  last_updated_at INTEGER NOT NULL,
+  PRIMARY KEY (seq, attempt)
+);
+
+CREATE TABLE suspend_replays (
+  seq INTEGER NOT NULL,
+  replay_key TEXT NOT NULL,
+  receipt TEXT NOT NULL,
+  expires_at INTEGER NOT NULL,
+  PRIMARY KEY (seq, replay_key)
+) WITHOUT ROWID;
+
+CREATE TABLE suspensions (
+  seq INTEGER PRIMARY KEY,
+  id BLOB NOT NULL,
+  attempt INTEGER NOT NULL,
+  receipt TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  requested_by TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  timeout_at INTEGER,
+  timeout_behavior TEXT NOT NULL,
+  condition TEXT NOT NULL,
+  policy TEXT NOT NULL,
+  pointer TEXT,
+  progress TEXT NOT NULL,
+  closed_at INTEGER,
+  close_reason TEXT,
+  resume_trigger TEXT,
+  closer BLOB
+);
+
 CREATE TABLE tags (
   tag_key TEXT NOT NULL,
   tag_value TEXT NOT NULL,
@@ -176,6 +305,36 @@ CREATE TABLE tags (
   seq INTEGER NOT NULL,
   PRIMARY KEY (tag_key, tag_value, created_at, id, seq)
 ) WITHOUT ROWID;
+
+CREATE TABLE waitpoint_secrets (
+  kid TEXT PRIMARY KEY,
+  secret TEXT NOT NULL,
+  signs INTEGER NOT NULL,
+  expires_at INTEGER
+) WITHOUT ROWID;
+
+CREATE TABLE waitpoints (
+  seq INTEGER NOT NULL,
+  id BLOB NOT NULL,
+  attempt INTEGER NOT NULL,
+  state INTEGER NOT NULL,
+  waitpoint_key TEXT NOT NULL,
+  kid TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  activated_at INTEGER,
+  expires_at INTEGER,
+  closed_at INTEGER,
+  close_reason TEXT,
+  suspension BLOB,
+  signals INTEGER NOT NULL DEFAULT 0,
+  matched INTEGER NOT NULL DEFAULT 0,
+  last_signal_at INTEGER,
+  PRIMARY KEY (seq, id)
+) WITHOUT ROWID;
+
+CREATE INDEX waitpoints_open ON waitpoints (seq, id) WHERE state < 2;
+
+CREATE INDEX waitpoints_pending ON waitpoints (expires_at) WHERE state = 0;
 
 CREATE TABLE workers (
   namespace TEXT NOT NULL,

@@ -23,6 +23,10 @@ import { maintenanceOperations } from "./operations/maintenance.js";
 import { outcomeOperations } from "./operations/outcomes.js";
 import { readOperations } from "./operations/reads.js";
 import { reclaimOperations } from "./operations/reclaim.js";
+import { secretOperations } from "./operations/secrets.js";
+import { signalOperations } from "./operations/signals.js";
+import { suspensionOperations } from "./operations/suspension.js";
+import { streamOperations } from "./operations/streams.js";
 import { tagOperations } from "./operations/tags.js";
 import { workerOperations } from "./operations/workers.js";
 import {
@@ -34,6 +38,7 @@ import { Driver } from "./procedures/drive.js";
 import { Holders } from "./procedures/holders.js";
 import { Routes } from "./procedures/routes.js";
 import type { Store } from "./store.js";
+import { Tails } from "./tails.js";
 import { Wakeups } from "./wakeups.js";
 
 /**
@@ -68,6 +73,7 @@ function compose(
   const db = new Database(connection, {
     clock: options.clock ?? { offsetMs: 0 },
     busyTimeoutMs: options.busyTimeoutMs,
+    onLosses: () => wakeups.ringLosses(),
     onRollback: () => {
       routes.forget();
       holders.forget();
@@ -78,6 +84,7 @@ function compose(
   const store: Store = {
     db,
     wakeups,
+    tails: new Tails(wakeups, db, options.parkedTailsMax),
     routes,
     holders,
     driver: new Driver(),
@@ -95,8 +102,12 @@ function compose(
     ...leaseOperations(store),
     ...reclaimOperations(store),
     ...outcomeOperations(store),
+    ...suspensionOperations(store),
+    ...signalOperations(store),
+    ...secretOperations(store),
     ...workerOperations(store),
     ...eventOperations(store),
+    ...streamOperations(store),
     ...maintenanceOperations(store),
     ...adminOperations(store),
     async close() {

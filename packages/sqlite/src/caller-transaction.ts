@@ -8,7 +8,7 @@ import { realpathSync } from "node:fs";
 import { invalidInput } from "@flowfabric/core";
 import type SqliteDriver from "better-sqlite3";
 
-import { Session } from "./db.js";
+import { Session } from "./session.js";
 import type { Store } from "./store.js";
 
 const sessions = new WeakMap<SqliteDriver.Database, Session>();
@@ -46,7 +46,10 @@ export function inCallerTransaction<Answer>(
   }
   let session = sessions.get(transaction);
   if (session === undefined) {
-    session = new Session(transaction, store.options.clock ?? { offsetMs: 0 });
+    // Submitting takes no lease from anybody.
+    const onLosses = () => {};
+    const { clock = { offsetMs: 0 } } = store.options;
+    session = new Session(transaction, clock, onLosses);
     sessions.set(transaction, session);
   }
   session.run("SAVEPOINT flowfabric");

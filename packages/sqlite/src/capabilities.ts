@@ -1,7 +1,7 @@
 import { supports, type Capabilities } from "@flowfabric/core";
 
-/** All that a backend may leave out is here, but for `prepare`: opening the file does its work. */
+/** Opening the file does the work of `prepare`, and the caller's own thread that of every call. */
 export const sqliteCapabilities: Capabilities = {
   identity: { family: "sqlite", version: { major: 0, minor: 1, patch: 0 } },
-  supports: supports({ prepare: false }),
+  supports: supports({ prepare: false, concurrentCalls: false }),
 };

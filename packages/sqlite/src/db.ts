@@ -1,5 +1,5 @@
 /**
- * The connection: grouped commits, prepared statements, patience with other writers.
+ * Transactions: grouped commits, and patience with other writers.
  *
  * Writes that are asked for in one turn of the event loop share one transaction, so that a durable commit costs
  * one sync for all of them. A body that throws takes the transaction down; the bodies are then run again one by
@@ -9,103 +9,10 @@
  * SQLite's own busy handler would stop the event loop; it is off, and the wait happens between turns.
  */
 import { engineError, type EngineError } from "@flowfabric/core";
-import SqliteDriver from "better-sqlite3";
+import type SqliteDriver from "better-sqlite3";
 
 import { isBusy, translateError } from "./errors.js";
-
-export type SqlValue = string | number | bigint | Uint8Array | null;
-
-/** Statements by text, and the clock: what a procedure needs of a connection. */
-export class Session {
-  readonly #connection: SqliteDriver.Database;
-  readonly #clock: { readonly offsetMs: number };
-  readonly #statements = new Map<string, SqliteDriver.Statement<SqlValue[]>>();
-  readonly #rawStatements = new Map<
-    string,
-    SqliteDriver.Statement<SqlValue[]>
-  >();
-  #position: number | undefined;
-  #afterCommit: (() => void)[] = [];
-
-  constructor(
-    connection: SqliteDriver.Database,
-    clock: { readonly offsetMs: number },
-  ) {
-    this.#connection = connection;
-    this.#clock = clock;
-  }
-
-  /** Epoch milliseconds of the store; read once per operation. */
-  now(): number {
-    return Date.now() + this.#clock.offsetMs;
-  }
-
-  run(sql: string, ...values: SqlValue[]): number {
-    return this.#statement(sql).run(...values).changes;
-  }
-  get<Row>(sql: string, ...values: SqlValue[]): Row | undefined {
-    return this.#statement(sql).get(...values) as Row | undefined;
-  }
-  all<Row>(sql: string, ...values: SqlValue[]): Row[] {
-    return this.#statement(sql).all(...values) as Row[];
-  }
-
-  /** Rows as arrays, for tables with many columns. */
-  rows(sql: string, ...values: SqlValue[]): unknown[][] {
-    let statement = this.#rawStatements.get(sql);
-    if (statement === undefined) {
-      statement = this.#connection.prepare<SqlValue[]>(sql).raw();
-      this.#rawStatements.set(sql, statement);
-    }
-    return statement.all(...values) as unknown[][];
-  }
-
-  /**
-   * The next position of the log. Read once per transaction and counted on in memory; {@link storePosition} puts
-   * it back before the commit. No other writer can interleave: the transaction holds the write lock.
-   */
-  nextPosition(): number {
-    this.#position ??= this.get<{ value: number }>(READ_POSITION)!.value;
-    return ++this.#position;
-  }
-
-  storePosition(): void {
-    if (this.#position !== undefined) this.run(WRITE_POSITION, this.#position);
-    this.#position = undefined;
-  }
-
-  /** Runs once the transaction that is open now has committed; never after a rollback. */
-  afterCommit(effect: () => void): void {
-    this.#afterCommit.push(effect);
-  }
-
-  /** Takes the effects of the finished transaction, and forgets its position. */
-  finish(): (() => void)[] {
-    const effects = this.#afterCommit;
-    this.#afterCommit = [];
-    this.#position = undefined;
-    return effects;
-  }
-
-  #statement(sql: string): SqliteDriver.Statement<SqlValue[]> {
-    let statement = this.#statements.get(sql);
-    if (statement === undefined) {
-      statement = this.#connection.prepare<SqlValue[]>(sql);
-      this.#statements.set(sql, statement);
-    }
-    return statement;
-  }
-}
-
-const READ_POSITION = `
-  SELECT value
-  FROM settings
-  WHERE name = 'position'`;
-
-const WRITE_POSITION = `
-  UPDATE settings
-  SET value = ?
-  WHERE name = 'position'`;
+import { Session } from "./session.js";
 
 interface Job {
   readonly body: (tx: Session) => unknown;
@@ -136,13 +43,14 @@ export class Database {
     options: {
       clock: { readonly offsetMs: number };
       busyTimeoutMs: number;
+      onLosses: () => void;
       onRollback: () => void;
       /** Called behind the commit and its effects, outside of any transaction. Must not throw: the commit stands. */
       onCommit: () => void;
     },
   ) {
     this.connection = connection;
-    this.session = new Session(connection, options.clock);
+    this.session = new Session(connection, options.clock, options.onLosses);
     this.#busyTimeoutMs = options.busyTimeoutMs;
     this.#onRollback = options.onRollback;
     this.#onCommit = options.onCommit;

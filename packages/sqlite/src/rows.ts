@@ -2,7 +2,7 @@
 
 import type { ExecutionRow } from "@flowfabric/core/sql";
 
-import type { SqlValue } from "./db.js";
+import type { SqlValue } from "./session.js";
 
 /**
  * What a save writes, in the order of {@link MUTABLE_COLUMNS}, and behind it the row's key. Spelled out for the same reason:
@@ -51,6 +51,8 @@ export function toSavedValues(row: ExecutionRow): SqlValue[] {
     row.progress_at,
     row.tags,
     row.details,
+    row.waitpoints,
+    row.signals,
     row.seq,
   ];
 }

@@ -4,7 +4,7 @@
  */
 import { existsSync, watch, type FSWatcher } from "node:fs";
 
-import { engineError, SAFETY_POLL_MS } from "@flowfabric/core";
+import { engineError, onAbort, SAFETY_POLL_MS } from "@flowfabric/core";
 import type SqliteDriver from "better-sqlite3";
 
 /** Between looks at the file's change counter while somebody waits; a look takes about two microseconds. */
@@ -16,8 +16,9 @@ const LOOK_INTERVAL_MS = 10;
 const CLOSE_LOOK_INTERVAL_MS = 1;
 const CLOSE_LOOKS = 10;
 
-/** What a waiter waits for: new work on lanes, or any news at all. */
-export type Interest = { readonly lanes: readonly string[] } | "news";
+/** What a waiter waits for: new work on lanes, any news at all, leases that were taken away, or news of other processes only. */
+export type Interest =
+  { readonly lanes: readonly string[] } | "news" | "losses" | "others";
 
 /** The state of change when a waiter began to look. */
 export interface Ticket {
@@ -40,6 +41,7 @@ export class Wakeups {
   readonly #waiters = new Set<Waiter>();
   /** Rings so far: of everything, and per lane. */
   #news = 0;
+  #losses = 0;
   #foreign = 0;
   #timers = 0;
   readonly #work = new Map<string, number>();
@@ -91,9 +93,14 @@ export class Wakeups {
       this.#work.set(lane, (this.#work.get(lane) ?? 0) + 1);
     if (this.#waiters.size > 0)
       this.#wake(
-        ({ interest }) =>
-          interest === "news" || interest.lanes.some((lane) => rung.has(lane)),
+        ({ interest }) => interest === "news" || concernsLanes(interest, rung),
       );
+  }
+
+  /** This process took leases away from their holders. */
+  ringLosses(): void {
+    this.#losses++;
+    this.#wake(({ interest }) => interest === "losses");
   }
 
   /**
@@ -110,7 +117,7 @@ export class Wakeups {
     this.#wake(
       ({ interest, looksAtMs }) =>
         interest === "news" ||
-        (looksAtMs > dueAtMs && interest.lanes.some((lane) => rung.has(lane))),
+        (looksAtMs > dueAtMs && concernsLanes(interest, rung)),
     );
   }
 
@@ -120,7 +127,8 @@ export class Wakeups {
     const dueAtMs = performance.now() + inMs;
     if (this.#waiters.size === 0) return;
     this.#wake(
-      ({ interest, looksAtMs }) => interest !== "news" && looksAtMs > dueAtMs,
+      ({ interest, looksAtMs }) =>
+        typeof interest === "object" && looksAtMs > dueAtMs,
     );
   }
 
@@ -138,7 +146,7 @@ export class Wakeups {
         looksAtMs: performance.now() + timeoutMs,
         wake: () => {
           clearTimeout(timer);
-          signal?.removeEventListener("abort", waiter.wake);
+          unlink();
           this.#waiters.delete(waiter);
           if (this.#waiters.size === 0) this.#stopLooking();
           resolve();
@@ -148,7 +156,7 @@ export class Wakeups {
         waiter.wake,
         this.#push ? timeoutMs : Math.min(timeoutMs, SAFETY_POLL_MS),
       );
-      signal?.addEventListener("abort", waiter.wake);
+      const unlink = onAbort(signal, waiter.wake);
       this.#waiters.add(waiter);
       this.#startLooking(ticket);
     });
@@ -210,6 +218,8 @@ export class Wakeups {
   }
 
   #ringsFor(interest: Interest): number {
+    if (interest === "others") return this.#foreign;
+    if (interest === "losses") return this.#losses + this.#foreign;
     if (interest === "news") return this.#news + this.#foreign;
     return interest.lanes.reduce(
       (sum, lane) => sum + (this.#work.get(lane) ?? 0),
@@ -239,4 +249,11 @@ export class Wakeups {
       this.#watcher = undefined;
     }
   }
+}
+
+function concernsLanes(interest: Interest, rung: ReadonlySet<string>): boolean {
+  return (
+    typeof interest === "object" &&
+    interest.lanes.some((lane) => rung.has(lane))
+  );
 }

@@ -2,10 +2,11 @@
  * How SQLite finds what is asked for. A query that misses its index is still right and a thousand times slower in a
  * large store, so the plan of each is part of what it promises.
  */
-import { INPUTS, type EngineBackend } from "@flowfabric/core";
+import { INPUTS, type EngineBackend, type Handle } from "@flowfabric/core";
 import SqliteDriver from "better-sqlite3";
 import { expect, test, vi } from "vitest";
 
+import { LIST_SUSPENDED } from "../src/operations/suspension.js";
 import { LEASES_OF_REQUEST } from "../src/operations/claims.js";
 import { WRITE_RESULT } from "../src/operations/outcomes.js";
 import * as candidates from "../src/procedures/candidates.js";
@@ -19,15 +20,24 @@ import { READ_EVENTS } from "../src/procedures/history.js";
 import { INSERT_EVENT } from "../src/procedures/log.js";
 import { NOTICES } from "../src/procedures/notices.js";
 import * as portions from "../src/procedures/portions.js";
-import { PURGEABLE } from "../src/procedures/purge.js";
+import {
+  DELETE_STALE_FRAMES,
+  OLDEST_STALE,
+  PURGEABLE,
+} from "../src/procedures/purge.js";
 import { NEWER_ROUTES } from "../src/procedures/routes.js";
 import {
   FIND_KEY,
   INSERT_EXECUTION,
   INSERT_INPUT,
 } from "../src/procedures/submit.js";
+import * as signals from "../src/procedures/signals.js";
+import { READ_SUSPENSION } from "../src/procedures/suspensions.js";
+import * as waitpoints from "../src/procedures/waitpoints.js";
+import * as streams from "../src/procedures/streams.js";
 import { READ_PAYLOAD } from "../src/procedures/take.js";
 import { ROWS_OF_HOME } from "../src/procedures/unblock.js";
+import { APPENDED_SINCE, ENDED_SINCE } from "../src/tails.js";
 import { newPath, open, openRaw } from "./files.js";
 
 function planOf(database: SqliteDriver.Database, sql: string): string[] {
@@ -48,6 +58,11 @@ const boundedLine = [
   home("route=? AND home=? AND score<?"),
   "USE TEMP B-TREE FOR ORDER BY",
 ];
+
+/** One mode of one stream, in the order of its frames. */
+const frames = (terms = "") =>
+  `SEARCH frames USING PRIMARY KEY (seq=? AND attempt=? AND mode=?${terms})`;
+const frameRange = frames(" AND (ms,n)>(?,?) AND (ms,n)<(?,?)");
 
 const PLANS: readonly (readonly [
   what: string,
@@ -156,6 +171,90 @@ const PLANS: readonly (readonly [
     portions.NEXT_TIMER,
     ["SEARCH executions USING COVERING INDEX executions_by_timer (timer_at>?)"],
   ],
+  [
+    "portion: suspensions",
+    portions.DUE_SUSPENSIONS,
+    [
+      "SEARCH executions USING INDEX executions_by_timer (timer_at>? AND timer_at<?)",
+    ],
+  ],
+  [
+    "portion: pending waitpoints",
+    waitpoints.DUE_PENDING,
+    ["SEARCH waitpoints USING INDEX waitpoints_pending (expires_at<?)"],
+  ],
+  [
+    "when the next pending waitpoint is over",
+    waitpoints.NEXT_PENDING,
+    ["SEARCH waitpoints USING COVERING INDEX waitpoints_pending"],
+  ],
+  [
+    "suspended ones",
+    LIST_SUSPENDED,
+    [
+      "SEARCH executions USING INDEX executions_suspended ((score,id,partition)>(?,?,?))",
+    ],
+  ],
+  [
+    "signal: the suspension",
+    READ_SUSPENSION,
+    ["SEARCH suspensions USING INTEGER PRIMARY KEY (rowid=?)"],
+  ],
+  [
+    "signal: the waitpoint",
+    waitpoints.FIND_WAITPOINT,
+    ["SEARCH waitpoints USING PRIMARY KEY (seq=? AND id=?)"],
+  ],
+  [
+    "signal: the same id",
+    signals.FIND_SIGNAL,
+    ["SEARCH signals USING INDEX sqlite_autoindex_signals_1 (seq=? AND id=?)"],
+  ],
+  [
+    "signal: the same key",
+    signals.FIND_BY_KEY,
+    [
+      "SEARCH k USING PRIMARY KEY (seq=? AND waitpoint=? AND signal_key=?)",
+      "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+  ],
+  [
+    "signal: the source",
+    signals.LEAVES_OF_SOURCE,
+    [
+      "SEARCH signal_sources USING PRIMARY KEY (seq=? AND source_type=? AND source_identity=?)",
+    ],
+  ],
+  [
+    "suspend: signals that came before",
+    signals.BUFFERED_SIGNALS,
+    ["SEARCH signals USING INDEX signals_by_waitpoint (seq=? AND waitpoint=?)"],
+  ],
+  [
+    "resume: signals that counted",
+    signals.CONTRIBUTORS,
+    ["SEARCH signals USING INDEX signals_by_waitpoint (seq=? AND waitpoint=?)"],
+  ],
+  [
+    "resume: active waitpoints",
+    waitpoints.CLOSE_ACTIVE,
+    ["SEARCH waitpoints USING INDEX waitpoints_open (seq=?)"],
+  ],
+  [
+    "any end: pending waitpoints",
+    waitpoints.CLOSE_PENDING,
+    ["SEARCH waitpoints USING INDEX waitpoints_open (seq=?)"],
+  ],
+  [
+    "how many waitpoints are open",
+    waitpoints.COUNT_OPEN,
+    ["SEARCH waitpoints USING INDEX waitpoints_open (seq=?)"],
+  ],
+  [
+    "open waitpoints",
+    waitpoints.LIST_OPEN,
+    ["SEARCH waitpoints USING INDEX waitpoints_open (seq=? AND id>?)"],
+  ],
   ["portion: blocked routes", ROWS_OF_HOME, [home("route=? AND home=?")]],
   [
     "portion: retention",
@@ -196,6 +295,71 @@ const PLANS: readonly (readonly [
       "SEARCH x USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
     ],
   ],
+  [
+    "append: the stream",
+    streams.READ_STREAM,
+    ["SEARCH streams USING PRIMARY KEY (seq=? AND attempt=?)"],
+  ],
+  [
+    "append: the summary",
+    streams.READ_SUMMARY,
+    [
+      "SEARCH summaries USING INDEX sqlite_autoindex_summaries_1 (seq=? AND attempt=?)",
+    ],
+  ],
+  ["read: one mode", streams.PAGES["durable"]!, [frameRange]],
+  ["append: the last frame to go", streams.LAST_OF_OLDEST, [frames()]],
+  [
+    "append: frames that go",
+    streams.DELETE_THROUGH,
+    [frames(" AND (ms,n)<(?,?)")],
+  ],
+  [
+    "read: all modes, merged without sorting",
+    streams.PAGES["durable+summary+best_effort"]!,
+    [
+      "MERGE (UNION ALL)",
+      "LEFT",
+      "MERGE (UNION ALL)",
+      "LEFT",
+      frameRange,
+      "RIGHT",
+      frameRange,
+      "RIGHT",
+      frameRange,
+    ],
+  ],
+  [
+    "read: never meets best-effort frames",
+    streams.PAGES["durable+summary"]!,
+    ["MERGE (UNION ALL)", "LEFT", frameRange, "RIGHT", frameRange],
+  ],
+  [
+    "tails: what others have appended",
+    APPENDED_SINCE,
+    [
+      "SEARCH s USING COVERING INDEX streams_by_change (changed>?)",
+      "SEARCH x USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+  ],
+  [
+    "tails: what others have ended",
+    ENDED_SINCE,
+    [
+      "SEARCH e USING INTEGER PRIMARY KEY (rowid>?)",
+      "SEARCH x USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+  ],
+  ["retention: whose frames are left", OLDEST_STALE, ["SEARCH stale_frames"]],
+  [
+    "retention: a portion of them",
+    DELETE_STALE_FRAMES,
+    [
+      frames(" AND ms=? AND n=?"),
+      "LIST SUBQUERY 2",
+      "SEARCH frames USING PRIMARY KEY (seq=?)",
+    ],
+  ],
 ];
 
 test("every hot statement finds its rows by the index that is meant for it", async () => {
@@ -208,8 +372,9 @@ test("every hot statement finds its rows by the index that is meant for it", asy
   expect(found).toEqual(PLANS.map(([what, , plan]) => [what, plan]));
 });
 
-/** Small by nature: one row per live process, one per lane, one per kind of work; and lists that a call brings along. */
-const MAY_BE_SCANNED = /^SCAN (workers|lanes|routes|json_each|CONSTANT ROW)\b/;
+/** Small by nature: one row per live process, lane, kind of work or key; and lists that a call brings along. */
+const MAY_BE_SCANNED =
+  /^SCAN (workers|lanes|routes|waitpoint_secrets|json_each|CONSTANT ROW)\b/;
 
 test("no operation goes through a whole table of executions or events", async () => {
   const statements = new Set<string>();
@@ -263,6 +428,30 @@ function counted(backend: EngineBackend): {
 }
 
 /** Every operation, in the states where it has the most to look up. */
+/** Output of one attempt, with more patches than are kept. */
+async function stream(
+  backend: EngineBackend,
+  executionId: string,
+  handle: Handle,
+): Promise<void> {
+  const patch = {
+    bytes: Buffer.from("{}"),
+    mode: { kind: "durableSummary", patchKind: "jsonMergePatch" },
+  } as const;
+  await backend.appendFrame({ handle, frame: { bytes: Buffer.from("x") } });
+  await backend.appendFrames({
+    handle,
+    frames: Array.from({ length: 70 }, () => patch),
+  });
+  const ref = { executionId, attemptIndex: 0, countLimit: 10 };
+  await backend.readStream(ref);
+  await backend.readStream({ ...ref, visibility: "excludeBestEffort" });
+  await backend.readStream({ ...ref, attemptIndex: 7 });
+  const { nextCursor } = await backend.readStream({ ...ref, from: "end" });
+  await backend.tailStream({ ...ref, after: nextCursor, blockMs: 20 });
+  await backend.readSummary({ executionId, attemptIndex: 0 });
+}
+
 async function tour(
   backend: EngineBackend,
   path: string,
@@ -394,6 +583,7 @@ async function tour(
     ...newIds(),
     executionId: granted,
   });
+  await stream(backend, granted, running.claimed.handle);
   await backend.delay({ handle: running.claimed.handle, delayUntilMs: 1 });
   await backend.issueClaimGrant({
     ...worker,
@@ -481,6 +671,100 @@ async function tour(
     failureCategory: "permanent",
   });
 
+  // Waiting for signals.
+  await backend.seedWaitpointHmacSecret({
+    kid: "k",
+    secretHex: "00".repeat(32),
+  });
+  const count = {
+    kind: "composite",
+    body: {
+      kind: "count",
+      n: 2,
+      countKind: "distinctSources",
+      waitpoints: ["a"],
+    },
+  } as const;
+  const suspension = (waitpointId: string, key: string) => ({
+    suspensionId: crypto.randomUUID(),
+    waitpoints: [{ kind: "usePending" as const, waitpointId }],
+    resumeCondition: count,
+    reasonCode: "waiting_for_approval" as const,
+    timeoutAtMs: Date.now() + 50_000,
+    idempotencyKey: key,
+  });
+  const suspend = async (key: string) => {
+    const claimed = await take();
+    const { waitpointId, hmacToken } = await backend.createWaitpoint({
+      handle: claimed.handle,
+      waitpointKey: "a",
+      expiresInMs: 1_000,
+    });
+    const signal = {
+      executionId: claimed.executionId,
+      waitpointId,
+      waitpointToken: hmacToken,
+      signalId: crypto.randomUUID(),
+      signalName: "go",
+      idempotencyKey: "once",
+    };
+    await backend.deliverSignal(signal);
+    await backend.suspend({
+      handle: claimed.handle,
+      ...suspension(waitpointId, key),
+    });
+    await backend.deliverSignal({
+      ...signal,
+      signalId: crypto.randomUUID(),
+      idempotencyKey: "twice",
+      sourceIdentity: "x",
+    });
+    await backend.observeSignals({ handle: claimed.handle });
+    return { claimed, waitpointId };
+  };
+  await suspend("signalled");
+  const parked = await take();
+  const made = await backend.createWaitpoint({
+    handle: parked.handle,
+    waitpointKey: "a",
+    expiresInMs: 1_000,
+  });
+  await backend.expirePendingWaitpoint({
+    executionId: parked.executionId,
+    waitpointId: made.waitpointId,
+  });
+  await backend.suspendByTriple({
+    executionId: parked.executionId,
+    fence: fenceOf(parked),
+    ...suspension(made.waitpointId, "parked"),
+  });
+  await backend.deliverApprovalSignal({
+    executionId: parked.executionId,
+    waitpointId: made.waitpointId,
+    signalName: "approved",
+    idempotencySuffix: "x",
+  });
+  await backend.readWaitpointToken({
+    executionId: parked.executionId,
+    waitpointId: made.waitpointId,
+  });
+  await backend.listPendingWaitpoints({ executionId: parked.executionId });
+  await backend.listSuspended({ limit: 1 });
+  await backend.listSuspended({ partition: "{fp:7}" });
+  await backend.expireSuspension({ executionId: parked.executionId });
+  await backend.closeWaitpoint({
+    operator: true,
+    executionId: parked.executionId,
+    waitpointId: made.waitpointId,
+  });
+  await backend.resumeExecution({ executionId: parked.executionId });
+  await backend.rotateWaitpointHmacSecretAll({
+    newKid: "k2",
+    newSecretHex: "01".repeat(32),
+    graceMs: 1,
+  });
+  await backend.listWaitpointHmacKids();
+
   // Reads.
   const done = held.executionId;
   await backend.describeExecution({ executionId: done });
@@ -518,6 +802,8 @@ async function tour(
   for (const feed of [
     await backend.subscribeCompletion({ cursor: "AA" }),
     await backend.subscribeLeaseHistory({ cursor: "AA" }),
+    await backend.subscribeSignalDelivery({ cursor: "AA" }),
+    await backend.subscribeInstanceTags({ cursor: "AA" }),
     backend.watchWorker({ workerInstanceId: worker.workerInstanceId }),
   ]) {
     const events = feed[Symbol.asyncIterator]();

@@ -169,7 +169,7 @@ function explain(
     HOMES[home].phase === "runnable" ||
     home === HOME.lapsed ||
     home === HOME.revoked;
-  const { mismatchAtMs, blockedAtMs } = readDetails(row);
+  const { mismatchAtMs, blockedAtMs } = readDetails(row.details);
   return {
     required,
     verdict: open ? coverage(required, lane, live) : "not_applicable",

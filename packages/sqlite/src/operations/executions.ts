@@ -22,11 +22,13 @@ import {
   attemptStateCode,
   changeDetails,
   effectiveNow,
+  eligibleScore,
+  type ExecutionRow,
   fencedRecord,
   HOLD,
+  placeRunnable,
   publicStateAt,
   readDetails,
-  type ExecutionRow,
 } from "@flowfabric/core/sql";
 
 import { inCallerTransaction } from "../caller-transaction.js";
@@ -35,10 +37,8 @@ import { lockExecution, saveExecution } from "../procedures/executions.js";
 import {
   archiveAttempt,
   dropGrant,
-  eligibleScore,
   enterTerminal,
   markLapsedIfDue,
-  placeRunnable,
   promoteIfDue,
   ringAfterCommit,
 } from "../procedures/lifecycle.js";
@@ -234,7 +234,7 @@ function replay(store: Store, tx: Session, args: Args<"replayExecution">) {
 
   const result =
     tx.get<{ payload: Uint8Array }>(READ_RESULT, row.seq)?.payload ?? null;
-  const { cancellationReason = "" } = readDetails(row);
+  const { cancellationReason = "" } = readDetails(row.details);
   archiveAttempt(
     tx,
     row,

@@ -7,7 +7,11 @@ import {
   type SweepName,
   type SweepResult,
 } from "@flowfabric/core";
-import { effectiveNow } from "@flowfabric/core/sql";
+import {
+  effectiveNow,
+  waitpointState,
+  waitpointStateCode,
+} from "@flowfabric/core/sql";
 
 import { findExecution, saveExecution } from "../procedures/executions.js";
 import { expire } from "../procedures/expiry.js";
@@ -16,10 +20,16 @@ import {
   promoteIfDue,
   ringAfterCommit,
 } from "../procedures/lifecycle.js";
-import { PORTIONS, nextTimerAtMs } from "../procedures/portions.js";
+import {
+  nextPendingExpiryAtMs,
+  nextTimerAtMs,
+  PORTIONS,
+} from "../procedures/portions.js";
 import { nextDueAtMs } from "../procedures/candidates.js";
-import { purgeDue } from "../procedures/purge.js";
+import { forgetFrames, purgeDue } from "../procedures/purge.js";
 import { reconcilePage } from "../procedures/reconcile.js";
+import { timeOutSuspension } from "../procedures/suspension-timeout.js";
+import { expireWaitpoint, findWaitpoint } from "../procedures/waitpoints.js";
 import type { Session, Store } from "../store.js";
 
 const RECONCILE_PAGE_ROWS = 500;
@@ -94,6 +104,31 @@ export function maintenanceOperations(
       });
     },
 
+    async expireSuspension(args) {
+      return await db.write((tx) => {
+        const row = findExecution(store, tx, args);
+        return row === undefined
+          ? ({ kind: "notFoundCleaned" } as const)
+          : timeOutSuspension(store, tx, row, tx.now());
+      });
+    },
+
+    async expirePendingWaitpoint(args) {
+      return await db.write((tx) => {
+        const row = findExecution(store, tx, args);
+        const waitpoint = row && findWaitpoint(tx, row, args.waitpointId);
+        if (row === undefined || waitpoint === undefined)
+          return { kind: "noOp" } as const;
+        const now = effectiveNow(row, tx.now());
+        const isDue =
+          waitpoint.state === waitpointStateCode("pending") &&
+          waitpointState(waitpoint, now) === "expired";
+        if (!isDue) return { kind: "noOp" } as const;
+        expireWaitpoint(tx, waitpoint, now);
+        return { kind: "expired" } as const;
+      });
+    },
+
     async trimRetention({
       partition,
       laneId,
@@ -106,7 +141,7 @@ export function maintenanceOperations(
           undefined,
           laneId === undefined ? undefined : [laneId],
         );
-        return purgeDue(
+        const purged = purgeDue(
           store,
           tx,
           routes,
@@ -115,6 +150,8 @@ export function maintenanceOperations(
           batchSize,
           partition,
         );
+        forgetFrames(tx);
+        return purged;
       });
     },
 
@@ -142,9 +179,17 @@ function nextDueOf(
   tx: Session,
   name: SweepName,
 ): number | undefined {
-  if (name === "attempt_timeout" || name === "execution_deadline")
-    return nextTimerAtMs(tx);
-  if (name === "delayed_promoter" || name === "lease_expiry")
-    return nextDueAtMs(tx, store.routes.all(tx), tx.now());
-  return undefined;
+  switch (name) {
+    case "attempt_timeout":
+    case "execution_deadline":
+    case "suspension_timeout":
+      return nextTimerAtMs(tx);
+    case "pending_wp_expiry":
+      return nextPendingExpiryAtMs(tx);
+    case "delayed_promoter":
+    case "lease_expiry":
+      return nextDueAtMs(tx, store.routes.all(tx), tx.now());
+    default:
+      return undefined;
+  }
 }

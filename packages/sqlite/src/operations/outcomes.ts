@@ -24,9 +24,13 @@ import {
   attemptStateCode,
   changeDetails,
   effectiveNow,
-  fencedRecord,
-  optional,
   type ExecutionRow,
+  fencedRecord,
+  isInterrupted,
+  optional,
+  pauseTimeout,
+  placeRunnable,
+  releaseLease,
 } from "@flowfabric/core/sql";
 
 import { settle } from "../errors.js";
@@ -36,15 +40,9 @@ import {
   saveExecution,
 } from "../procedures/executions.js";
 import { failAttempt } from "../procedures/failure.js";
-import {
-  enterTerminal,
-  isInterrupted,
-  pauseTimeout,
-  placeRunnable,
-  releaseLease,
-  ringAfterCommit,
-} from "../procedures/lifecycle.js";
+import { enterTerminal, ringAfterCommit } from "../procedures/lifecycle.js";
 import { appendEvent } from "../procedures/log.js";
+import { suspendedUnder } from "../procedures/suspensions.js";
 import type { Session, Store } from "../store.js";
 import { claimNow } from "./claims.js";
 import { cancel, refuseMarking } from "./executions.js";
@@ -317,7 +315,10 @@ function delayOwn(
       const stored = findExecution(store, tx, {
         executionId: own.executionId,
       })!;
-      return parkedByUs(detail, own) && isInterrupted(stored)
+      // A lease may also have ended by suspending, which leaves the same traces once it is resumed.
+      return parkedByUs(detail, own) &&
+        isInterrupted(stored) &&
+        !suspendedUnder(tx, stored, own.leaseEpoch)
         ? { delayUntilMs: stored.delay_until ?? delayUntilMs }
         : undefined;
     });

@@ -1,6 +1,4 @@
 import {
-  type AttemptId,
-  derivePublicState,
   effectiveHome,
   HOME,
   HOMES,
@@ -13,21 +11,18 @@ import {
   type Home,
   type Implementation,
   type LaneId,
-  type LeaseId,
   type PublicState,
   type ReadOperations,
+  type WaitpointId,
 } from "@flowfabric/core";
 import {
-  ATTEMPT_TYPES,
-  attemptLifecycleOf,
-  bytesToUuid,
   executionIdOf,
-  lineage,
-  optional,
   parseJson,
   publicStateAt,
-  readDetails,
+  readReceipt,
   readTags,
+  toCurrentAttempt,
+  toEarlierAttempt,
   toInfo,
   toSnapshot,
   type ArchivedAttempt,
@@ -36,7 +31,7 @@ import {
 
 import { settle } from "../errors.js";
 import { findExecution, lockExecution } from "../procedures/executions.js";
-import { attemptTypeOf } from "../procedures/lifecycle.js";
+import { readOpenSuspension } from "../procedures/suspensions.js";
 import { READ_PAYLOAD } from "../procedures/take.js";
 import type { Session, Store } from "../store.js";
 
@@ -60,7 +55,7 @@ export function readOperations(store: Store): Implementation<ReadOperations> {
           return {
             inputPayload: payload,
             executionKind: row.kind,
-            tags: readTags(row),
+            tags: readTags(row.tags),
           };
         }),
       ),
@@ -158,19 +153,20 @@ function snapshot(
       holder: store.holders.find(tx, row.holder),
       nowMs: tx.now(),
     },
-    {
-      ...optional("creator", creator),
-      ...(progress === undefined
-        ? {}
-        : {
-            progress: {
-              ...optional("percent", progress.percent),
-              ...optional("message", progress.message),
-              updatedAtMs: row.progress_at!,
-            },
-          }),
-    },
+    { creator, progress, currentWaitpoint: currentWaitpoint(tx, row) },
   );
+}
+
+/** The primary one of the open suspension. */
+function currentWaitpoint(
+  tx: Session,
+  row: ExecutionRow,
+): WaitpointId | undefined {
+  if (row.home !== HOME.suspended) return undefined;
+  const suspension = readOpenSuspension(tx, row);
+  return suspension === undefined
+    ? undefined
+    : (readReceipt(suspension.receipt).waitpoints[0] as WaitpointId);
 }
 
 function attempts(
@@ -180,57 +176,14 @@ function attempts(
 ): AttemptRecord[] {
   const earlier = tx
     .all<{ attempt: number; record: string }>(LIST_ATTEMPTS, row.seq)
-    .map(({ attempt, record }): AttemptRecord => {
+    .map(({ attempt, record }) => {
       const stored = parseJson<ArchivedAttempt>(record, "attempt");
-      const attemptType = ATTEMPT_TYPES[stored.type]!;
-      return {
-        attemptIndex: attempt,
-        attemptId: stored.attemptId as AttemptId,
-        attemptType,
-        attemptState: stored.state,
-        leaseId: stored.leaseId as LeaseId,
-        leaseEpoch: stored.epoch,
-        ...store.holders.require(tx, stored.holder),
-        startedAtMs: stored.startedAtMs,
-        endedAtMs: stored.endedAtMs,
-        ...optional("failureReason", stored.failureReason),
-        ...optional("failureCategory", stored.failureCategory),
-        ...lineage(attemptType, stored),
-      };
+      const holder = store.holders.require(tx, stored.holder);
+      return toEarlierAttempt(attempt, stored, holder);
     });
   if (row.attempt_id === null) return earlier;
-  const details = readDetails(row);
-  const attemptType = attemptTypeOf(row);
-  const attemptState = attemptLifecycleOf(row);
-  const failed = attemptState === "ended_failure";
-  return [
-    ...earlier,
-    {
-      attemptIndex: row.attempt,
-      attemptId: bytesToUuid(row.attempt_id) as AttemptId,
-      attemptType,
-      attemptState,
-      leaseId: bytesToUuid(row.lease!) as LeaseId,
-      leaseEpoch: row.epoch,
-      ...store.holders.require(tx, row.holder!),
-      startedAtMs: row.attempt_at!,
-      ...optional("endedAtMs", row.completed_at),
-      ...(failed
-        ? {
-            ...optional("failureReason", details.failureReason),
-            ...optional("failureCategory", details.failureCategory),
-          }
-        : {}),
-      ...(attemptState === "ended_cancelled"
-        ? { failureReason: `cancelled: ${details.cancellationReason ?? ""}` }
-        : {}),
-      ...lineage(attemptType, {
-        reason: details.attemptReason,
-        requestedBy: details.attemptRequestedBy,
-        previous: details.attemptPrevious,
-      }),
-    },
-  ];
+  const holder = store.holders.require(tx, row.holder!);
+  return [...earlier, toCurrentAttempt(row, holder)];
 }
 
 function list(
@@ -286,8 +239,7 @@ export function stateCondition(
   nowMs: number,
 ): { readonly condition: string; readonly nowMs: number } {
   const wanted = new Set<PublicState>(states);
-  const shown = (home: Home) =>
-    wanted.has(derivePublicState(vectorForState(home)));
+  const shown = (home: Home) => wanted.has(HOMES[home].publicState);
   const homes = (Object.keys(HOMES).map(Number) as Home[]).filter(
     (home) => home !== HOME.delayed && shown(home),
   );
@@ -297,15 +249,6 @@ export function stateCondition(
   if (shown(effectiveHome(HOME.delayed, 0, 1)))
     parts.push(`(+home = ${HOME.delayed} AND score <= ?)`);
   return { condition: `(${parts.join(" OR ")})`, nowMs };
-}
-
-function vectorForState(home: Home) {
-  const { phase, eligibility, outcome } = HOMES[home];
-  return {
-    lifecyclePhase: phase,
-    eligibilityState: eligibility,
-    terminalOutcome: outcome,
-  };
 }
 
 function parsePosition(cursor: string | undefined): number {

@@ -29,6 +29,7 @@ import {
   promoteIfDue,
   ringAfterCommit,
 } from "../procedures/lifecycle.js";
+import { appendFeedEvent } from "../procedures/log.js";
 import type { Session, Store } from "../store.js";
 import { stateCondition } from "./reads.js";
 
@@ -42,7 +43,7 @@ export function tagOperations(store: Store): Implementation<TagOperations> {
         await db.write((tx) => {
           const row = lockExecution(store, tx, args);
           if (isRefusal(row)) return row;
-          const tags = readTags(row);
+          const tags = readTags(row.tags);
           const old = tags[args.key];
 
           if (old === undefined && Object.keys(tags).length >= TAGS_MAX) {
@@ -66,6 +67,13 @@ export function tagOperations(store: Store): Implementation<TagOperations> {
           row.tags = JSON.stringify({ ...tags, [args.key]: args.value });
           const now = effectiveNow(row, tx.now());
           row.mutated_at = now;
+          appendFeedEvent(tx, row, "tags_changed", now, "client", {
+            transition: false,
+            data: {
+              ...(old === undefined ? {} : { cleared: { [args.key]: old } }),
+              attached: { [args.key]: args.value },
+            },
+          });
           // A change at this instant makes what time has brought until now a fact, whatever the clock does next.
           promoteIfDue(tx, row, now);
           markLapsedIfDue(tx, row, now);
@@ -80,7 +88,7 @@ export function tagOperations(store: Store): Implementation<TagOperations> {
     getExecutionTag: (args) =>
       db.read((tx) => {
         const row = findExecution(store, tx, args);
-        return row === undefined ? undefined : readTags(row)[args.key];
+        return row === undefined ? undefined : readTags(row.tags)[args.key];
       }),
 
     searchByTags: (args) =>
@@ -107,7 +115,7 @@ export function tagOperations(store: Store): Implementation<TagOperations> {
             executionId: executionIdOf(row),
             publicState: publicStateAt(row, tx.now()),
             createdAtMs: row.created_at,
-            tags: readTags(row),
+            tags: readTags(row.tags),
           })),
           ...(rows.length > args.limit
             ? { nextCursor: formatCursor(page.at(-1)!) }

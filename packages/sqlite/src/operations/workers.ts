@@ -203,7 +203,7 @@ function watch(
   return closableIterable(async function* (ended) {
     let position = await start;
     while (!ended.aborted && !store.wakeups.closed) {
-      const ticket = store.wakeups.ticket("news");
+      const ticket = store.wakeups.ticket("losses");
       const from = position;
       const page = await store.db.read((tx) =>
         noticesAfter(store, tx, from, instanceId),

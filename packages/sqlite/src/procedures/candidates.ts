@@ -5,8 +5,8 @@
 import { HOME, PRIORITY_STEP_MS, sortKey } from "@flowfabric/core";
 import { EXECUTION_COLUMNS, type ExecutionRow } from "@flowfabric/core/sql";
 
+import type { Session, SqlValue } from "../session.js";
 import { selectExecutions } from "./executions.js";
-import type { Session, SqlValue } from "../db.js";
 import type { Route } from "./routes.js";
 
 /** The best `limit` over these routes, in claim order: priority, age, id. */

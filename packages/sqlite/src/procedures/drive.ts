@@ -3,12 +3,13 @@
  * 250 ms. No other process is needed for progress, and any number of them changes nothing (00 §2, D36).
  */
 import { PORTION_INTERVAL_MS } from "@flowfabric/core";
+import type { Presence } from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
+import type { Session } from "../session.js";
 import type { Store } from "../store.js";
 import { checkpointIfLarge } from "./checkpoint.js";
-import { expireDue, nextTimerAtMs, PORTIONS } from "./portions.js";
-import { Heartbeats, type Presence } from "./registry.js";
+import { fireTimers, nextTimerAtMs, PORTIONS } from "./portions.js";
+import { Heartbeats } from "./registry.js";
 
 const EFFECTS_PER_STEP = 100;
 /** A promotion is cheap, and order is exact only among what has been promoted: ten times as many. */
@@ -56,11 +57,12 @@ export class Driver {
     if (this.heartbeats.isDue(presence, nowMs))
       this.heartbeats.write(store, tx, presence, nowMs);
     const effects = [
-      expireDue(portion),
+      fireTimers(portion),
       PORTIONS.lease_expiry(portion),
       PORTIONS.reclaim_driver(portion),
       PORTIONS.delayed_promoter({ ...portion, limit: PROMOTIONS_PER_STEP }),
       PORTIONS.unblock(portion),
+      PORTIONS.pending_wp_expiry(portion),
     ];
     return effects.some((count) => count >= EFFECTS_PER_STEP);
   }

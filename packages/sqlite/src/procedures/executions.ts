@@ -16,7 +16,7 @@ import {
 } from "@flowfabric/core/sql";
 
 import { toSavedValues } from "../rows.js";
-import type { Session, SqlValue } from "../db.js";
+import type { Session, SqlValue } from "../session.js";
 import type { Store } from "../store.js";
 
 export interface ExecutionRefArgs {

@@ -4,23 +4,20 @@ import {
   type EventActor,
   type FailResult,
   type FailureClass,
+  type StreamCloseReason,
 } from "@flowfabric/core";
 import {
   attemptStateCode,
   changeDetails,
   type ExecutionRow,
-} from "@flowfabric/core/sql";
-
-import type { Session } from "../db.js";
-import type { Store } from "../store.js";
-import { saveExecution } from "./executions.js";
-import {
-  archiveAttempt,
-  enterTerminal,
   placeRunnable,
   releaseLease,
-  ringAfterCommit,
-} from "./lifecycle.js";
+} from "@flowfabric/core/sql";
+
+import type { Session } from "../session.js";
+import type { Store } from "../store.js";
+import { saveExecution } from "./executions.js";
+import { archiveAttempt, enterTerminal, ringAfterCommit } from "./lifecycle.js";
 import { appendEvent } from "./log.js";
 import { readPolicy } from "./policy.js";
 
@@ -29,6 +26,8 @@ export interface Failure {
   readonly category: string;
   readonly classification: FailureClass;
   readonly actor: EventActor;
+  /** What closes the attempt's stream where a retry follows; default `attempt_failure`. */
+  readonly closes?: StreamCloseReason;
 }
 
 /** Ends the running attempt as failed; the fence was checked. Saves the row. */
@@ -87,6 +86,7 @@ export function scheduleRetry(
     state: "ended_failure",
     failureReason: failure.message,
     failureCategory: failure.category,
+    closes: failure.closes ?? "attempt_failure",
   });
   changeDetails(row, {
     failureReason: failure.message,

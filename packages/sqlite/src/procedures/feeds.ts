@@ -5,30 +5,35 @@ import {
   FEED_BUFFER_EVENTS,
   isEngineError,
   type Args,
-  type LaneId,
-  type Namespace,
+  type FeedCursor,
 } from "@flowfabric/core";
 import {
-  executionIdOf,
+  eventsOf,
   formatCursor,
   matches,
   parseCursor,
-  parseJson,
   type Convert,
-  type FeedCommon,
-  type FeedRow,
+  type FeedRecord,
 } from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
 import { translateError } from "../errors.js";
+import type { Session } from "../session.js";
 import type { Store } from "../store.js";
 
 /** Rows looked at per step: bounds the time of one look, whatever stands between two events of a family. */
 const SCAN_ROWS = 4_096;
 const FEED_WAIT_MS = 30_000;
 
+type FeedEvent = { readonly cursor: FeedCursor };
+
+interface FeedRow extends FeedRecord {
+  readonly position: number;
+  readonly route: number;
+  readonly holder: number | null;
+}
+
 /** Resolves the position first, so that what happens after the call is delivered. */
-export async function openFeed<Event>(
+export async function openFeed<Event extends FeedEvent>(
   store: Store,
   args: Args<"subscribeCompletion">,
   types: readonly number[],
@@ -42,7 +47,7 @@ export async function openFeed<Event>(
   );
 }
 
-async function* feed<Event>(
+async function* feed<Event extends FeedEvent>(
   store: Store,
   args: Args<"subscribeCompletion">,
   start: number,
@@ -84,7 +89,7 @@ async function* feed<Event>(
   }
 }
 
-function readPage<Event>(
+function readPage<Event extends FeedEvent>(
   store: Store,
   tx: Session,
   after: number,
@@ -107,23 +112,17 @@ function readPage<Event>(
   const events: { event: Event; at: number }[] = [];
   for (const row of rows) {
     const route = store.routes.require(tx, row.route);
-    const tags =
-      row.tags === null
-        ? {}
-        : parseJson<Record<string, string>>(row.tags, "tags");
-    if (!matches(args, row.partition, route.namespace, tags)) continue;
-    const common: FeedCommon = {
+    if (!matches(args, row, route.namespace)) continue;
+    const converted = convert(row, {
       cursor: formatCursor(row.position),
-      executionId: executionIdOf(row),
-      atMs: row.at,
-      namespace: route.namespace as Namespace,
-      tags,
-    };
-    const event = convert(row, common, {
-      laneId: route.lane as LaneId,
+      route,
       holder: store.holders.find(tx, row.holder),
     });
-    if (event !== undefined) events.push({ event, at: row.position });
+    const before = formatCursor(row.position - 1);
+    for (const event of eventsOf(converted, before)) {
+      const at = event.cursor === before ? row.position - 1 : row.position;
+      events.push({ event, at });
+    }
   }
   const full = rows.length === FEED_BUFFER_EVENTS;
   const position = full ? rows.at(-1)!.position : upTo;

@@ -4,13 +4,9 @@ import {
   type WorkerId,
   type WorkerInstanceId,
 } from "@flowfabric/core";
+import type { Holder } from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
-
-export interface Holder {
-  readonly workerId: WorkerId;
-  readonly workerInstanceId: WorkerInstanceId;
-}
+import type { Session } from "../session.js";
 
 export class Holders {
   readonly #byId = new Map<number, Holder>();

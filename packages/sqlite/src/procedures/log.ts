@@ -8,16 +8,10 @@ import {
   type EventType,
   type JsonValue,
 } from "@flowfabric/core";
-import type { ExecutionRow } from "@flowfabric/core/sql";
+import { ACTORS, type ExecutionRow } from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
-
-export const ACTORS = [
-  "client",
-  "worker",
-  "operator",
-  "engine",
-] as const satisfies readonly EventActor[];
+import type { Session } from "../session.js";
+import { isLoss } from "./notices.js";
 
 export interface EventFields {
   /** Left out where the event is no transition. */
@@ -31,7 +25,10 @@ export interface EventFields {
   readonly data?: { readonly [key: string]: JsonValue } | undefined;
 }
 
-/** Numbers the event and counts it on the row; the caller saves the row. Its state is the one the row has now. */
+/**
+ * Numbers the event and counts it on the row; the caller saves the row. Its state is the one the row has now.
+ * @returns its position in the log
+ */
 export function appendEvent(
   tx: Session,
   row: ExecutionRow,
@@ -39,9 +36,9 @@ export function appendEvent(
   atMs: number,
   actor: EventActor,
   fields: EventFields = {},
-): void {
+): number {
   row.events++;
-  insert(tx, row, row.events, type, atMs, actor, fields);
+  return insert(tx, row, row.events, type, atMs, actor, fields);
 }
 
 /** Shown in feeds only; takes no number of the execution. */
@@ -64,11 +61,13 @@ function insert(
   atMs: number,
   actor: EventActor,
   fields: EventFields,
-): void {
+): number {
   const { transition = true, attempt = row.attempts > 0 } = fields;
+  const position = tx.nextPosition();
+  if (typeof fields.holder === "number" && isLoss(type)) tx.noteLoss();
   tx.run(
     INSERT_EVENT,
-    tx.nextPosition(),
+    position,
     row.seq,
     n,
     atMs,
@@ -90,6 +89,7 @@ function insert(
     fields.data === undefined ? null : JSON.stringify(fields.data),
     row.tags,
   );
+  return position;
 }
 
 export const INSERT_EVENT = `

@@ -7,24 +7,33 @@ import {
   effectiveNow,
   EXECUTION_COLUMNS,
   type ExecutionRow,
+  isAtReclaimCap,
+  type WaitpointRow,
 } from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
+import type { Session } from "../session.js";
 import type { Store } from "../store.js";
 import { saveExecution, selectExecutions } from "./executions.js";
 import { expire, type ExpiryReason } from "./expiry.js";
 import {
   failAtReclaimCap,
-  isAtReclaimCap,
   markLapsedIfDue,
   promoteIfDue,
   ringAfterCommit,
 } from "./lifecycle.js";
-import { forgetKeys, forgetPurged, purgeDue, raiseFeedFloor } from "./purge.js";
+import {
+  forgetFrames,
+  forgetKeys,
+  forgetPurged,
+  purgeDue,
+  raiseFeedFloor,
+} from "./purge.js";
 import { reconcilePage } from "./reconcile.js";
 import { isCovered, liveWorkers } from "./registry.js";
 import type { Route } from "./routes.js";
+import { timeOutSuspension } from "./suspension-timeout.js";
 import { blockUncovered, unblockRoute } from "./unblock.js";
+import { DUE_PENDING, expireWaitpoint, NEXT_PENDING } from "./waitpoints.js";
 
 export interface Portion {
   readonly store: Store;
@@ -69,6 +78,18 @@ export const PORTIONS: {
   attempt_timeout: (portion) => expireDue(portion, ["attempt_timeout"]),
   execution_deadline: (portion) => expireDue(portion, ["execution_deadline"]),
 
+  suspension_timeout: ({ store, tx, nowMs, limit }) =>
+    countWhere(
+      selectExecutions(tx, DUE_SUSPENSIONS, nowMs, nowMs, limit),
+      (row) => timeOutSuspension(store, tx, row, nowMs).kind === "applied",
+    ),
+
+  pending_wp_expiry: ({ tx, nowMs, limit }) => {
+    const due = tx.all<WaitpointRow>(DUE_PENDING, nowMs, limit);
+    for (const waitpoint of due) expireWaitpoint(tx, waitpoint, nowMs);
+    return due.length;
+  },
+
   unblock: ({ store, tx, routes, nowMs, limit }) => {
     let done = 0;
     const workersOf = new Map<string, ReturnType<typeof liveWorkers>>();
@@ -88,8 +109,11 @@ export const PORTIONS: {
   worker_registry_ttl_sweep: ({ tx, nowMs, limit }) =>
     tx.run(DELETE_DEAD_WORKERS, nowMs, limit),
 
-  retention_trimmer: ({ store, tx, routes, nowMs, limit }) =>
-    purgeDue(store, tx, routes, store.options.retentionMs, nowMs, limit),
+  retention_trimmer: ({ store, tx, routes, nowMs, limit }) => {
+    const { retentionMs } = store.options;
+    const purged = purgeDue(store, tx, routes, retentionMs, nowMs, limit);
+    return forgetFrames(tx) ? limit : purged;
+  },
 
   event_trimmer: ({ store, tx, nowMs, limit }) => {
     trimFeeds(store, tx, nowMs);
@@ -100,8 +124,17 @@ export const PORTIONS: {
     reconcilePage(store, tx, store.driver.reconcileCursor, limit).processed,
 };
 
-/** Both timers at once, as claims drive them. */
-export function expireDue(
+function countWhere<T>(all: readonly T[], act: (one: T) => boolean): number {
+  return all.reduce((count, one) => count + (act(one) ? 1 : 0), 0);
+}
+
+/** All timers at once, as claims drive them. */
+export function fireTimers(portion: Portion): number {
+  return expireDue(portion) + PORTIONS.suspension_timeout(portion);
+}
+
+/** Deadlines come first: behind them nothing else matters. */
+function expireDue(
   { store, tx, nowMs, limit }: Portion,
   reasons: readonly ExpiryReason[] = ["execution_deadline", "attempt_timeout"],
 ): number {
@@ -120,6 +153,11 @@ export function expireDue(
 /** When the next timer of the store is due. */
 export function nextTimerAtMs(tx: Session): number | undefined {
   return tx.get<{ timer_at: number }>(NEXT_TIMER)?.timer_at;
+}
+
+/** When the next pending waitpoint is over. */
+export function nextPendingExpiryAtMs(tx: Session): number | undefined {
+  return tx.get<{ due: number | null }>(NEXT_PENDING)?.due ?? undefined;
 }
 
 /**
@@ -180,6 +218,13 @@ export const DUE_TIMERS = `
   SELECT ${EXECUTION_COLUMNS}
   FROM executions
   WHERE timer_at IS NOT NULL AND timer_at <= ?
+  ORDER BY timer_at
+  LIMIT ?`;
+
+export const DUE_SUSPENSIONS = `
+  SELECT ${EXECUTION_COLUMNS}
+  FROM executions
+  WHERE timer_at IS NOT NULL AND timer_at <= ? AND home = ${HOME.suspended} AND timeout_at <= ?
   ORDER BY timer_at
   LIMIT ?`;
 

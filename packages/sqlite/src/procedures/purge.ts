@@ -2,15 +2,19 @@
 import { HOME } from "@flowfabric/core";
 import {
   EXECUTION_COLUMNS,
-  readTags,
   type ExecutionRow,
+  OWN_RETENTION_OFFSET,
+  readTags,
 } from "@flowfabric/core/sql";
 
-import { selectExecutions } from "./executions.js";
-import type { Session } from "../db.js";
+import type { Session } from "../session.js";
 import type { Store } from "../store.js";
-import { OWN_RETENTION_OFFSET } from "./lifecycle.js";
+import { selectExecutions } from "./executions.js";
+import { appendFeedEvent } from "./log.js";
 import type { Route } from "./routes.js";
+
+/** At 64 KiB each this is what a transaction can still take. */
+const FRAMES_PER_PORTION = 1_000;
 
 const TERMINAL_HOMES = [
   HOME.succeeded,
@@ -70,23 +74,41 @@ function purge(
   ) ?? { idempotency_key: null };
   if (key !== null)
     tx.run(DELETE_KEY, route.namespace, route.lane, key, row.seq);
-  for (const [tagKey, value] of Object.entries(readTags(row)))
+  for (const [tagKey, value] of Object.entries(readTags(row.tags)))
     tx.run(DELETE_TAG, tagKey, value, row.created_at, row.id, row.seq);
+  tx.run(LEAVE_FRAMES, row.seq);
   for (const sql of DELETE_PARTS) tx.run(sql, row.seq);
+  if (row.waitpoints !== null)
+    for (const sql of DELETE_SUSPENSION) tx.run(sql, row.seq);
+  // Telling that its tags are gone is the last that feeds hear of it, and takes them as long as anything else.
+  const tellsTags = row.tags !== null;
+  if (tellsTags) {
+    appendFeedEvent(tx, row, "tags_changed", nowMs, "engine", {
+      transition: false,
+      data: { cleared: readTags(row.tags) },
+    });
+    tx.afterCommit(() => store.wakeups.ring());
+  }
+  const toldAtMs = tellsTags ? nowMs : row.completed_at!;
   // Feeds still owe these events to whoever is behind; the trimmer takes them when their own time is over.
-  if (row.completed_at! + store.options.feedRetentionMs > nowMs) {
-    tx.run(
-      KEEP_FOR_FEEDS,
-      row.seq,
-      row.id,
-      row.partition,
-      row.route,
-      row.completed_at,
-    );
+  if (toldAtMs + store.options.feedRetentionMs > nowMs) {
+    tx.run(KEEP_FOR_FEEDS, row.seq, row.id, row.partition, row.route, toldAtMs);
   } else {
     forgetEvents(tx, row.seq);
   }
   tx.run(DELETE_EXECUTION, row.seq);
+}
+
+/** Removes a portion of the frames of executions that are gone. @returns whether some are left */
+export function forgetFrames(tx: Session): boolean {
+  let left = FRAMES_PER_PORTION;
+  for (;;) {
+    const { seq } = tx.get<{ seq: number | null }>(OLDEST_STALE)!;
+    if (seq === null) return false;
+    left -= tx.run(DELETE_STALE_FRAMES, seq, left);
+    if (left <= 0) return true;
+    tx.run(FORGET_STALE, seq);
+  }
 }
 
 /** Drops events of executions that are gone, once no feed owes them any more. @returns how many executions */
@@ -144,17 +166,53 @@ const DELETE_TAG = `
   DELETE FROM tags
   WHERE tag_key = ? AND tag_value = ? AND created_at = ? AND id = ? AND seq = ?`;
 
+const deleteFrom = (table: string) => `
+  DELETE FROM ${table}
+  WHERE seq = ?`;
+
 const DELETE_PARTS = [
   "inputs",
   "results",
   "progress",
   "attempts",
   "grants",
-].map(
-  (table) => `
-  DELETE FROM ${table}
-  WHERE seq = ?`,
-);
+  "streams",
+  "summaries",
+].map(deleteFrom);
+
+const DELETE_SUSPENSION = [
+  "suspensions",
+  "suspend_replays",
+  "waitpoints",
+  "signals",
+  "signal_keys",
+  "signal_sources",
+].map(deleteFrom);
+
+/** Nobody can read them any more, for the seq is never used again. */
+const LEAVE_FRAMES = `
+  INSERT INTO stale_frames (seq)
+  SELECT seq
+  FROM streams
+  WHERE seq = ?
+  LIMIT 1`;
+
+export const OLDEST_STALE = `
+  SELECT min(seq) AS seq
+  FROM stale_frames`;
+
+export const DELETE_STALE_FRAMES = `
+  DELETE FROM frames
+  WHERE (seq, attempt, mode, ms, n) IN (
+    SELECT seq, attempt, mode, ms, n
+    FROM frames
+    WHERE seq = ?
+    LIMIT ?
+  )`;
+
+const FORGET_STALE = `
+  DELETE FROM stale_frames
+  WHERE seq = ?`;
 
 const KEEP_FOR_FEEDS = `
   INSERT INTO purged (seq, id, partition, route, completed_at)

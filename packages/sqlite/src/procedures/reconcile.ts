@@ -4,15 +4,17 @@
  */
 import { HOME, HOMES, isTerminalHome } from "@flowfabric/core";
 import {
+  eligibleScore,
   EXECUTION_COLUMNS,
-  readTags,
   type ExecutionRow,
+  OWN_RETENTION_OFFSET,
+  readTags,
 } from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
+import type { Session } from "../session.js";
 import type { Store } from "../store.js";
 import { saveExecution, selectExecutions } from "./executions.js";
-import { eligibleScore, OWN_RETENTION_OFFSET } from "./lifecycle.js";
+import { readOpenSuspension } from "./suspensions.js";
 
 export interface ReconcileResult {
   readonly processed: number;
@@ -46,19 +48,24 @@ export function reconcilePage(
 function repair(tx: Session, row: ExecutionRow): number {
   if (!(row.home in HOMES)) throw new Error(`unknown home ${row.home}`);
   let repairs = 0;
-  const score = expectedScore(row);
+  const suspension =
+    row.home === HOME.suspended ? readOpenSuspension(tx, row) : undefined;
+  const score = suspension?.created_at ?? expectedScore(row);
+  const timeoutAt =
+    suspension === undefined ? row.timeout_at : suspension.timeout_at;
   const timerAt = isTerminalHome(row.home)
     ? null
-    : earliest(row.deadline_at, row.timeout_at);
+    : earliest(row.deadline_at, timeoutAt);
   if (
     (score !== undefined && score !== row.score) ||
     timerAt !== row.timer_at
   ) {
     row.score = score ?? row.score;
+    row.timeout_at = timeoutAt;
     saveExecution(tx, row);
     repairs++;
   }
-  for (const [key, value] of Object.entries(readTags(row)))
+  for (const [key, value] of Object.entries(readTags(row.tags)))
     repairs += tx.run(ENSURE_TAG, key, value, row.created_at, row.id, row.seq);
   return repairs;
 }

@@ -4,7 +4,7 @@
  */
 import { missingCapabilities } from "@flowfabric/core";
 
-import type { Session } from "../db.js";
+import type { Session } from "../session.js";
 
 export interface Route {
   readonly id: number;

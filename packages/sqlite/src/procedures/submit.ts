@@ -25,7 +25,7 @@ import {
   type ExecutionRow,
 } from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
+import type { Session } from "../session.js";
 import type { Store } from "../store.js";
 import { FIND_EXECUTION, readBySeq, selectExecution } from "./executions.js";
 import { INSERT_EVENT } from "./log.js";

@@ -11,31 +11,31 @@ import {
   type LeaseId,
 } from "@flowfabric/core";
 import {
+  acquireLease,
+  attemptTypeOf,
   bytesToUuid,
   changeDetails,
   effectiveNow,
   executionIdOf,
-  readTags,
-  uuidToBytes,
   type ExecutionRow,
+  type Holder,
+  isInterrupted,
+  nextAttemptType,
+  readTags,
+  resumeAttempt,
+  uuidToBytes,
 } from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
+import type { Session } from "../session.js";
+import type { Store } from "../store.js";
+import { saveExecution } from "./executions.js";
 import {
-  attemptTypeOf,
-  acquireLease,
   archiveAttempt,
   beginAttempt,
   dropGrant,
-  isInterrupted,
   markLapsedIfDue,
-  nextAttemptType,
   promoteIfDue,
-  resumeAttempt,
 } from "./lifecycle.js";
-import type { Store } from "../store.js";
-import { saveExecution } from "./executions.js";
-import type { Holder } from "./holders.js";
 import { appendEvent } from "./log.js";
 
 export interface Taker extends Holder {
@@ -78,6 +78,7 @@ export function takeExecution(
     archiveAttempt(tx, row, now, {
       state: "interrupted_reclaimed",
       failureReason: lossReason,
+      closes: "reclaimed",
     });
     changeDetails(row, {
       nextReason: lossReason,
@@ -167,7 +168,7 @@ export function claimedExecution(
     context: {
       inputPayload: payload ?? EMPTY,
       executionKind: row.kind,
-      tags: readTags(row),
+      tags: readTags(row.tags),
     },
   };
 }
