@@ -7,7 +7,8 @@ import {
 } from "@flowfabric/core";
 import pg from "pg";
 
-import { Database, Dialect } from "./db.js";
+import { Database } from "./db.js";
+import { Dialect } from "./dialect.js";
 import { translateError } from "./errors.js";
 import { idleLimits, limitIdleTime } from "./idle-sessions.js";
 import { migrate } from "./migrate.js";
@@ -22,6 +23,10 @@ import { maintenanceOperations } from "./operations/maintenance.js";
 import { outcomeOperations } from "./operations/outcomes.js";
 import { readOperations } from "./operations/reads.js";
 import { reclaimOperations } from "./operations/reclaim.js";
+import { secretOperations } from "./operations/secrets.js";
+import { signalOperations } from "./operations/signals.js";
+import { streamOperations } from "./operations/streams.js";
+import { suspensionOperations } from "./operations/suspension.js";
 import { tagOperations } from "./operations/tags.js";
 import { workerOperations } from "./operations/workers.js";
 import {
@@ -29,13 +34,17 @@ import {
   type ParsedOptions,
   type PostgresOptions,
 } from "./options.js";
+import { planOnce } from "./plans.js";
 import { Driver } from "./procedures/drive.js";
+import { FeedPages } from "./procedures/feeds.js";
 import { Floors } from "./procedures/floors.js";
 import { HeldLeases } from "./procedures/held-leases.js";
+import { HeldStreams } from "./procedures/held-streams.js";
 import { Holders } from "./procedures/holders.js";
 import { Horizon } from "./procedures/horizon.js";
 import { Routes } from "./procedures/routes.js";
 import type { Store } from "./store.js";
+import { Tails } from "./tails.js";
 import { Wakeups } from "./wakeups.js";
 
 /**
@@ -94,7 +103,10 @@ function openPool(options: ParsedOptions): OpenedPool {
   });
   pool.on("error", ignore);
   // Leaves together with what the connection is made for.
-  pool.on("connect", (client) => void limitIdleTime(client, idle));
+  pool.on("connect", (client) => {
+    void limitIdleTime(client, idle);
+    if (options.preparedStatements === "auto") void planOnce(client);
+  });
   let ended: Promise<void> | undefined;
   return { pool, end: () => (ended ??= pool.end()) };
 }
@@ -129,10 +141,13 @@ async function compose(
   const store: Store = {
     db,
     wakeups,
+    tails: new Tails(wakeups, db, options.parkedTailsMax),
     routes,
     holders: new Holders(),
     horizon: new Horizon(),
+    feedPages: new FeedPages(),
     leases: new HeldLeases(),
+    heldStreams: new HeldStreams(),
     floors: new Floors(),
     driver: new Driver(),
     options,
@@ -149,8 +164,12 @@ async function compose(
     ...leaseOperations(store),
     ...reclaimOperations(store),
     ...outcomeOperations(store),
+    ...suspensionOperations(store),
+    ...signalOperations(store),
+    ...secretOperations(store),
     ...workerOperations(store),
     ...eventOperations(store),
+    ...streamOperations(store),
     ...maintenanceOperations(store),
     ...adminOperations(store),
     async close() {

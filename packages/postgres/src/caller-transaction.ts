@@ -11,8 +11,10 @@ import {
   type Refusal,
 } from "@flowfabric/core";
 
-import { NotInMemory, Notifier, Session, type Queryable } from "./db.js";
+import { NotInMemory } from "./db.js";
+import { Notifier } from "./notifier.js";
 import { requiredOf, submit } from "./procedures/submit.js";
+import { Session, type Queryable } from "./session.js";
 import type { Store } from "./store.js";
 
 /**

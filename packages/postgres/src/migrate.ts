@@ -6,12 +6,12 @@
 import { engineError, type EngineError } from "@flowfabric/core";
 import type { ClientBase, Pool, QueryConfig } from "pg";
 
-import { ignore, takeConnection } from "./db.js";
+import { ignore, takeConnection } from "./connection.js";
 import { isContention } from "./errors.js";
 import { migrations, type Migration } from "./generated/migrations.js";
 
-/** Names the lock among other programs' advisory locks; the schema's own number goes with it. */
-const LOCK_CLASS = 0x666c6f77;
+/** Names our locks among other programs' advisory locks; a number of the schema's own goes with it. */
+export const LOCK_CLASS = 0x666c6f77;
 
 const TRIES_MAX = 5;
 

@@ -6,6 +6,7 @@ import {
   FEED_RETENTION_MS_DEFAULT,
   invalidInput,
   parseInput,
+  PARKED_TAILS_MAX,
   PAYLOAD_MAX_BYTES_CEILING,
   PAYLOAD_MAX_BYTES_DEFAULT,
   RETENTION_MS_DEFAULT,
@@ -71,6 +72,8 @@ export const PostgresOptions = z.strictObject({
     .min(100)
     .max(10_000)
     .default(EVENTS_PER_EXECUTION_MAX),
+  /** Tails of streams that this process lets wait at once; more are refused with `resource_exhausted`. */
+  parkedTailsMax: positive.default(PARKED_TAILS_MAX),
   /** Fixed at first boot; a later difference is refused. */
   partitions: z
     .strictObject({

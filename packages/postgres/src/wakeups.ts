@@ -4,14 +4,24 @@
  * only where somebody waits. A ring is a hint to look again. While the listening connection is broken, waiters look every
  * second instead.
  */
-import { engineError, SAFETY_POLL_MS } from "@flowfabric/core";
+import {
+  engineError,
+  onAbort,
+  SAFETY_POLL_MS,
+  type Args,
+  type ClaimManyResult,
+} from "@flowfabric/core";
 import pg from "pg";
 
-import { NEWS, type Database, type Session } from "./db.js";
+import type { Database } from "./db.js";
 import { idleLimits, limitIdleTime } from "./idle-sessions.js";
+import { NEWS } from "./notifier.js";
+import type { Session } from "./session.js";
+import { isStreamName } from "./stream-names.js";
 
-/** What a waiter waits for: new work on lanes, or any news at all. */
-export type Interest = { readonly lanes: readonly string[] } | "news";
+/** What a waiter waits for: new work on lanes, any news at all, or that anything may have been missed. */
+export type Interest =
+  { readonly lanes: readonly string[] } | "news" | "missed";
 
 /** The state of change when a waiter began to look. */
 export interface Ticket {
@@ -19,23 +29,45 @@ export interface Ticket {
   readonly rings: number;
 }
 
+/** A claim that waits: it may be handed what somebody makes ready for it, and need not claim that itself. */
+export interface WaitingClaim {
+  readonly args: Args<"claimMany">;
+  /** To be taken out before anything else is tried. */
+  handed: ClaimManyResult | undefined;
+}
+
+/** A waiting claim that is told nothing else until this is settled. */
+export interface ReservedClaim {
+  readonly args: Args<"claimMany">;
+  give(answer: ClaimManyResult): void;
+  /** It has to look for itself. */
+  withdraw(): void;
+  /** Something may have been taken in its name, and it has to ask again whether it was. */
+  fail(error: unknown): void;
+}
+
 interface Waiter {
   readonly interest: Interest;
+  readonly claim: WaitingClaim | undefined;
+  /** Ends the wait for its own part; others settle it. */
+  readonly reserve: () => ReservedClaim;
   /** When it looks again by itself, by the process's own clock. */
   readonly looksAtMs: number;
-  readonly wake: () => void;
+  readonly wake: (isWork?: boolean) => void;
 }
 
 /** How long a process counts as waiting after it last said so, and when it says so again. */
 const WAITING_MS = 60_000;
 const SAY_AGAIN_MS = 20_000;
 /** Whoever began to write before a process said that it waits does not know yet: it looks again after as long. */
-const FIRST_LOOK_MS = 100;
+export const FIRST_LOOK_MS = 100;
 /** Even a well-heard waiter looks this often. */
 const LOOK_MS_MAX = 5_000;
 /** Of the time after which a connection counts as lost: asked after a third of it, given up after half. */
 const KEEPALIVE_SHARE = 1 / 3;
 const KEEPALIVE_TIMEOUT_SHARE = 1 / 6;
+/** Beyond as many names those are forgotten that count no longer. */
+const SAID_MAX = 1_000;
 const RECONNECT_MS_MAX = 5_000;
 
 export interface WakeupOptions {
@@ -62,6 +94,7 @@ export class Wakeups {
   #keepalive: NodeJS.Timeout | undefined;
   /** When those who wait on a lane will look next because of what they were told. */
   readonly #toldDueAtMs = new Map<string, number>();
+  #onStream: (name: string) => void = () => {};
   #closed = false;
 
   constructor(db: Database, options: WakeupOptions) {
@@ -72,6 +105,11 @@ export class Wakeups {
   /** Take one before looking at the store: a change since then ends {@link wait} at once. */
   ticket(interest: Interest): Ticket {
     return { interest, rings: this.#ringsFor(interest) };
+  }
+
+  /** Another process tells of this stream. */
+  hearStreams(onStream: (name: string) => void): void {
+    this.#onStream = onStream;
   }
 
   /** No change since the ticket was taken. */
@@ -94,8 +132,7 @@ export class Wakeups {
    */
   ring(tx: Session, lanes: readonly string[] = [], inMs = 0): void {
     const toTell = this.toTell(lanes, inMs);
-    for (const [lane, dueInMs] of toTell)
-      tx.tell(lane === NEWS ? [] : [lane], dueInMs);
+    for (const [lane, dueInMs] of toTell) tx.tell(lane, dueInMs);
     tx.afterCommit(() => {
       this.noteTold(toTell);
       this.ringHere(lanes, inMs);
@@ -127,37 +164,69 @@ export class Wakeups {
     this.#timers++;
     const dueAtMs = performance.now() + inMs;
     this.#wake(
-      ({ interest, looksAtMs }) => interest !== "news" && looksAtMs > dueAtMs,
+      ({ interest, looksAtMs }) =>
+        typeof interest === "object" && looksAtMs > dueAtMs,
     );
   }
 
-  /** Ends at a ring after `ticket`, after `timeoutMs`, on abort, or when the store closes. */
+  /**
+   * Ends at a ring after `ticket`, after `timeoutMs`, on abort, or when the store closes.
+   * @param claim whose wait it is, where it may be handed something
+   * @returns whether that has happened, or there is work for this process alone and none who waited longer was told
+   */
   async wait(
     ticket: Ticket,
     timeoutMs: number,
     signal?: AbortSignal,
-  ): Promise<void> {
-    if (this.#closed || signal?.aborted === true || timeoutMs <= 0) return;
-    if (!this.isCurrent(ticket)) return;
+    claim?: WaitingClaim,
+  ): Promise<boolean> {
+    if (this.#ended(signal) || timeoutMs <= 0) return false;
+    if (!this.isCurrent(ticket)) return false;
     const isNew = this.#options.push && (await this.#register(ticket.interest));
     // Said just now: what was committed since the last look was not told.
-    if (isNew || this.#ended(signal) || !this.isCurrent(ticket)) return;
+    if (isNew || this.#ended(signal) || !this.isCurrent(ticket)) return false;
     const lookMs = this.#lookMs();
-    await new Promise<void>((resolve) => {
+    return await new Promise<boolean>((resolve, reject) => {
+      const end = () => waiter.wake();
+      const leave = () => {
+        clearTimeout(timer);
+        unlink();
+        this.#waiters.delete(waiter);
+      };
       const waiter: Waiter = {
         interest: ticket.interest,
+        claim,
         looksAtMs: performance.now() + timeoutMs,
-        wake: () => {
-          clearTimeout(timer);
-          signal?.removeEventListener("abort", waiter.wake);
-          this.#waiters.delete(waiter);
-          resolve();
+        wake: (isWork = false) => {
+          leave();
+          resolve(isWork);
+        },
+        reserve: () => {
+          leave();
+          return {
+            args: claim!.args,
+            give(answer) {
+              claim!.handed = answer;
+              resolve(true);
+            },
+            withdraw: () => resolve(false),
+            fail: reject,
+          };
         },
       };
-      const timer = setTimeout(waiter.wake, Math.min(timeoutMs, lookMs));
-      signal?.addEventListener("abort", waiter.wake);
+      const timer = setTimeout(end, Math.min(timeoutMs, lookMs));
+      const unlink = onAbort(signal, end);
       this.#waiters.add(waiter);
     });
+  }
+
+  /** The one of these that has waited longest. */
+  reserve(
+    isServed: (args: Args<"claimMany">) => boolean,
+  ): ReservedClaim | undefined {
+    for (const { claim, reserve } of this.#waiters)
+      if (claim !== undefined && isServed(claim.args)) return reserve();
+    return undefined;
   }
 
   /** Ends all waits. */
@@ -167,6 +236,47 @@ export class Wakeups {
     this.#wake(() => true);
     clearInterval(this.#keepalive);
     this.#drop();
+  }
+
+  /**
+   * Says under these names that this process waits, so that writers tell it. What was committed meanwhile was not told.
+   * @returns which of them it has said just now, for the first time in a while
+   */
+  async announce(names: readonly string[]): Promise<boolean[]> {
+    const unsaid = () => names.map((name) => !this.isAnnounced(name));
+    if (!this.#options.push || !unsaid().includes(true))
+      return names.map(() => false);
+    await this.#listen();
+    if (this.#listener === undefined) return names.map(() => false);
+    const isUnsaid = unsaid();
+    const toSay = new Set(names.filter((_name, index) => isUnsaid[index]));
+    if (toSay.size === 0) return isUnsaid;
+    const now = performance.now();
+    try {
+      await this.#db.query(
+        SAY_WAITING,
+        this.#db.notifier.process!,
+        WAITING_MS,
+        [...toSay].sort(),
+      );
+    } catch {
+      return names.map(() => false);
+    }
+    for (const name of toSay) this.#saidAtMs.set(name, now);
+    this.#forgetSaid(now);
+    return isUnsaid;
+  }
+
+  isAnnounced(name: string): boolean {
+    const saidAtMs = this.#saidAtMs.get(name) ?? -Infinity;
+    return performance.now() - saidAtMs < SAY_AGAIN_MS;
+  }
+
+  /** Streams come and go. */
+  #forgetSaid(now: number): void {
+    if (this.#saidAtMs.size < SAID_MAX) return;
+    for (const [name, saidAtMs] of this.#saidAtMs)
+      if (now - saidAtMs >= WAITING_MS) this.#saidAtMs.delete(name);
   }
 
   #ended(signal: AbortSignal | undefined): boolean {
@@ -179,22 +289,32 @@ export class Wakeups {
     this.#drop();
   }
 
-  /** Wakes only those who would sleep through it, and each of them once: after another look they know. */
-  ringHere(lanes: readonly string[], inMs: number): void {
+  /**
+   * Wakes only those who would sleep through it, and each of them once: after another look they know. Work that is for
+   * this process alone, as its own is, the first of them may take without a look. What others tell several processes, all
+   * of those hear, and most would try in vain.
+   */
+  ringHere(lanes: readonly string[], inMs: number, isForUs = true): void {
     this.#news++;
     for (const lane of lanes)
       this.#work.set(lane, (this.#work.get(lane) ?? 0) + 1);
     if (this.#waiters.size === 0) return;
     const dueAtMs = performance.now() + inMs;
-    this.#wake(
-      ({ interest, looksAtMs }) =>
-        interest === "news" ||
-        ((inMs === 0 || looksAtMs > dueAtMs) &&
-          interest.lanes.some((lane) => lanes.includes(lane))),
-    );
+    let isWork = isForUs && inMs === 0;
+    for (const { interest, looksAtMs, wake } of [...this.#waiters])
+      if (interest === "news") wake();
+      else if (
+        typeof interest === "object" &&
+        (inMs === 0 || looksAtMs > dueAtMs) &&
+        interest.lanes.some((lane) => lanes.includes(lane))
+      ) {
+        wake(isWork);
+        isWork = false;
+      }
   }
 
   #ringsFor(interest: Interest): number {
+    if (interest === "missed") return this.#foreign;
     if (interest === "news") return this.#news + this.#foreign;
     return interest.lanes.reduce(
       (sum, lane) => sum + (this.#work.get(lane) ?? 0),
@@ -218,39 +338,29 @@ export class Wakeups {
 
   /** @returns whether something was said that asks for another look before parking */
   async #register(interest: Interest): Promise<boolean> {
-    await this.#listen();
-    if (this.#listener === undefined) return false;
-    const now = performance.now();
-    const lanes = (interest === "news" ? [NEWS] : interest.lanes).filter(
-      (lane) =>
-        now - (this.#saidAtMs.get(lane) ?? -SAY_AGAIN_MS) >= SAY_AGAIN_MS,
-    );
-    if (lanes.length === 0) return false;
-    try {
-      await this.#db.query(
-        SAY_WAITING,
-        this.#db.notifier.process!,
-        WAITING_MS,
-        lanes,
-      );
-    } catch {
+    if (interest === "missed") {
+      await this.#listen();
       return false;
     }
-    const isNew = lanes.some((lane) => !this.#saidAtMs.has(lane));
-    for (const lane of lanes) this.#saidAtMs.set(lane, now);
-    if (isNew) this.#newAtMs = now;
-    return true;
+    const names = interest === "news" ? [NEWS] : interest.lanes;
+    const areNew = names.some((name) => !this.#saidAtMs.has(name));
+    const said = (await this.announce(names)).includes(true);
+    if (said && areNew) this.#newAtMs = performance.now();
+    return said;
   }
 
   #hear(payload: string | undefined): void {
     try {
-      const { from, lanes } = JSON.parse(payload ?? "") as {
+      const { from, lanes, alone } = JSON.parse(payload ?? "") as {
         from?: string;
         lanes: Record<string, number>;
+        /** No other process waits for this work. */
+        alone: boolean;
       };
       if (from === this.#db.notifier.process) return;
-      for (const [lane, inMs] of Object.entries(lanes))
-        this.ringHere(lane === NEWS ? [] : [lane], inMs);
+      for (const [name, inMs] of Object.entries(lanes))
+        if (isStreamName(name)) this.#onStream(name);
+        else this.ringHere(name === NEWS ? [] : [name], inMs, alone);
     } catch {
       // Not ours, or of a newer library: look at everything.
       this.#foreign++;

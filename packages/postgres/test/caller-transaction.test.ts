@@ -192,7 +192,7 @@ test("the engine's own work goes on while the caller's transaction is open", asy
     signal: stop.signal,
   });
   await db.query("BEGIN");
-  const slow = await submitIn(backend, db);
+  const slow = await submitIn(backend, db, { tags: { team: "a" } });
 
   const { executionId: quick } = await backend.createExecution({
     executionKind: "later",

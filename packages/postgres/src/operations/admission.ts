@@ -171,7 +171,7 @@ async function explain(
     HOMES[home].phase === "runnable" ||
     home === HOME.lapsed ||
     home === HOME.revoked;
-  const { mismatchAtMs, blockedAtMs } = readDetails(row);
+  const { mismatchAtMs, blockedAtMs } = readDetails(row.details);
   return {
     required,
     verdict: open ? coverage(required, lane, live) : "not_applicable",

@@ -1,5 +1,6 @@
 import {
   HOME,
+  inTurn,
   type Args,
   type ClaimedExecution,
   type ClaimForWorkerResult,
@@ -13,6 +14,8 @@ import {
   EXECUTION_COLUMNS,
   executionIdOf,
   type ExecutionRow,
+  isAtReclaimCap,
+  isInterrupted,
 } from "@flowfabric/core/sql";
 
 import {
@@ -24,14 +27,12 @@ import {
 import { saveExecution, selectExecutions } from "../procedures/executions.js";
 import { hasLiveGrant, writeGrant } from "../procedures/grants.js";
 import {
-  isAtReclaimCap,
-  isInterrupted,
   markLapsedIfDue,
   promoteIfDue,
   ringAfterCommit,
 } from "../procedures/lifecycle.js";
+import { parked } from "../procedures/parking.js";
 import { claimQuickly } from "../procedures/quick.js";
-import type { Presence } from "../procedures/registry.js";
 import type { Route } from "../procedures/routes.js";
 import {
   claimedExecution,
@@ -40,7 +41,7 @@ import {
   type Taker,
 } from "../procedures/take.js";
 import type { Session, Store } from "../store.js";
-import type { Ticket } from "../wakeups.js";
+import type { WaitingClaim } from "../wakeups.js";
 
 export function claimOperations(store: Store): Implementation<ClaimOperations> {
   const { db } = store;
@@ -94,12 +95,28 @@ async function claimWaiting(
   store: Store,
   args: ClaimArgs,
 ): Promise<ClaimManyResult> {
-  return await parked(store, args, args.maxWaitMs ?? 0, args.signal, {
-    attempt: async () =>
-      (await claimQuickly(store, args)) ??
-      (await store.db.write(async (tx) => await claimNow(store, tx, args))),
-    isEmpty: (answer) => answer.claimed.length === 0,
-  });
+  const waiting: WaitingClaim = { args, handed: undefined };
+  return await parked(
+    store,
+    args,
+    args.maxWaitMs ?? 0,
+    args.signal,
+    {
+      attempt: async () => {
+        const { handed } = waiting;
+        waiting.handed = undefined;
+        return (
+          handed ??
+          (await claimQuickly(store, args)) ??
+          (await store.db.write(async (tx) => await claimNow(store, tx, args)))
+        );
+      },
+      isEmpty: (answer) => answer.claimed.length === 0,
+      dueInMs: (answer) => answer.nextDueInMs ?? Infinity,
+    },
+    // What an earlier call took may still come to light, and is its answer then.
+    args.repeat ? undefined : waiting,
+  );
 }
 
 /**
@@ -158,15 +175,6 @@ export async function claimNow(
 
 const NONE: ReadonlySet<string> = new Set();
 
-/** One of each list, then the next of each. */
-function inTurn(lists: readonly (readonly ExecutionRow[])[]): ExecutionRow[] {
-  if (lists.length === 1) return [...lists[0]!];
-  const longest = Math.max(...lists.map((list) => list.length));
-  return Array.from({ length: longest }, (_unused, index) =>
-    lists.flatMap((list) => list[index] ?? []),
-  ).flat();
-}
-
 /** A lost reply: the leases that this worker took under this request and still holds. */
 async function repeatedClaim(
   store: Store,
@@ -188,87 +196,6 @@ async function repeatedClaim(
   const claimed: ClaimedExecution[] = [];
   for (const row of rows) claimed.push(await claimedExecution(store, tx, row));
   return claimed;
-}
-
-interface Parking<Answer> {
-  readonly attempt: () => Promise<Answer>;
-  readonly isEmpty: (answer: Answer) => boolean;
-}
-
-/**
- * Tries, and while there is nothing waits for a ring, for the next instant at which something falls due, or for the end
- * of the wait; beside that it drives the engine. A ring only leads to a look that takes no lock.
- */
-async function parked<Answer>(
-  store: Store,
-  presence: Presence,
-  maxWaitMs: number,
-  signal: AbortSignal | undefined,
-  { attempt, isEmpty }: Parking<Answer>,
-): Promise<Answer> {
-  if (maxWaitMs > 0) store.wakeups.requireOpen();
-  const endsAtMs = performance.now() + maxWaitMs;
-  for (;;) {
-    const ticket = store.wakeups.ticket({ lanes: presence.lanes });
-    const answer = await attempt();
-    const driveAgainMs =
-      (await store.driver.drive(store, presence)) ?? Infinity;
-    if (!isEmpty(answer)) return answer;
-    if (
-      !(await somethingFound(
-        store,
-        presence,
-        ticket,
-        endsAtMs,
-        driveAgainMs,
-        signal,
-      ))
-    )
-      return answer;
-  }
-}
-
-/** Waits until a claim may find something; false when the wait is over. */
-async function somethingFound(
-  store: Store,
-  presence: Presence,
-  ticket: Ticket,
-  endsAtMs: number,
-  driveAgainMs: number,
-  signal: AbortSignal | undefined,
-): Promise<boolean> {
-  const offered = new Set(presence.capabilities);
-  for (let seen = ticket; ; seen = store.wakeups.ticket(seen.interest)) {
-    const leftMs = endsAtMs - performance.now();
-    if (leftMs <= 0 || signal?.aborted === true || store.wakeups.closed)
-      return false;
-    const { found, dueInMs, timerInMs } = await store.db.read(async (tx) => {
-      const now = tx.now();
-      const routes = presence.lanes.flatMap((lane) =>
-        store.routes.serveable(lane, offered, presence.namespace),
-      );
-      return {
-        found: (await findCandidates(tx, routes, now, 1)).length > 0,
-        dueInMs: ((await nextDueAtMs(tx, routes, now)) ?? Infinity) - now,
-        timerInMs: (await store.driver.nextTimerInMs(tx)) ?? Infinity,
-      };
-    });
-    if (found) return true;
-    // A timer is due already: the driver has to run, as soon as it may.
-    if (timerInMs === 0 && driveAgainMs === Infinity) return true;
-    const dueMs = Math.min(
-      dueInMs,
-      timerInMs === 0 ? Infinity : timerInMs,
-      driveAgainMs,
-    );
-    await store.wakeups.wait(
-      seen,
-      Math.max(1, Math.min(leftMs, dueMs)),
-      signal,
-    );
-    // Not rung: something fell due, or the wait is over. A claim and a portion see to the one, the loop to the other.
-    if (dueMs < leftMs && store.wakeups.isCurrent(seen)) return true;
-  }
 }
 
 async function grantOne(

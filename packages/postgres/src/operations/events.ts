@@ -4,13 +4,19 @@ import {
   type EventOperations,
   type ExecutionEvent,
   type Implementation,
+  type InstanceTagEvent,
   type LeaseHistoryEvent,
+  type SignalDeliveryEvent,
 } from "@flowfabric/core";
 import {
   toCompletion,
+  toInstanceTags,
   toLeaseHistory,
+  toSignalDelivery,
   COMPLETION_TYPES,
   LEASE_TYPES,
+  SIGNAL_TYPES,
+  TAG_TYPES,
 } from "@flowfabric/core/sql";
 
 import { openFeed } from "../procedures/feeds.js";
@@ -53,5 +59,15 @@ export function eventOperations(store: Store): Implementation<EventOperations> {
       args: Args<"subscribeLeaseHistory">,
     ): Promise<AsyncIterable<LeaseHistoryEvent>> =>
       openFeed(store, args, LEASE_TYPES, toLeaseHistory),
+
+    subscribeSignalDelivery: (
+      args: Args<"subscribeSignalDelivery">,
+    ): Promise<AsyncIterable<SignalDeliveryEvent>> =>
+      openFeed(store, args, SIGNAL_TYPES, toSignalDelivery),
+
+    subscribeInstanceTags: (
+      args: Args<"subscribeInstanceTags">,
+    ): Promise<AsyncIterable<InstanceTagEvent>> =>
+      openFeed(store, args, TAG_TYPES, toInstanceTags),
   };
 }

@@ -18,11 +18,13 @@ import {
   attemptStateCode,
   changeDetails,
   effectiveNow,
+  eligibleScore,
+  type ExecutionRow,
   fencedRecord,
   HOLD,
+  placeRunnable,
   publicStateAt,
   readDetails,
-  type ExecutionRow,
 } from "@flowfabric/core/sql";
 
 import { submitInTransaction } from "../caller-transaction.js";
@@ -31,10 +33,8 @@ import { lockExecution, saveExecution } from "../procedures/executions.js";
 import {
   archiveAttempt,
   dropGrant,
-  eligibleScore,
   enterTerminal,
   markLapsedIfDue,
-  placeRunnable,
   promoteIfDue,
   ringAfterCommit,
 } from "../procedures/lifecycle.js";
@@ -196,7 +196,7 @@ async function replay(
   const result =
     (await tx.get<{ payload: Uint8Array }>(READ_RESULT, row.seq))?.payload ??
     null;
-  const { cancellationReason = "" } = readDetails(row);
+  const { cancellationReason = "" } = readDetails(row.details);
   archiveAttempt(
     tx,
     row,

@@ -22,6 +22,7 @@ import {
   changeDetails,
   effectiveNow,
   type ExecutionRow,
+  isInterrupted,
 } from "@flowfabric/core/sql";
 
 import { settle } from "../errors.js";
@@ -29,7 +30,6 @@ import { lockExecution, saveExecution } from "../procedures/executions.js";
 import { hasLiveGrant, readGrant, writeGrant } from "../procedures/grants.js";
 import {
   dropGrant,
-  isInterrupted,
   promoteIfDue,
   ringAfterCommit,
 } from "../procedures/lifecycle.js";

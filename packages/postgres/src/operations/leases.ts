@@ -28,7 +28,7 @@ import {
 } from "@flowfabric/core/sql";
 
 import { settle } from "../errors.js";
-import { Grouped } from "../grouped.js";
+import { grouped } from "../grouped.js";
 import { lockExecution, saveExecution } from "../procedures/executions.js";
 import { ringAfterCommit } from "../procedures/lifecycle.js";
 import { appendEvent, appendFeedEvent } from "../procedures/log.js";
@@ -38,7 +38,7 @@ import { refuseMarking } from "./executions.js";
 
 export function leaseOperations(store: Store): Implementation<LeaseOperations> {
   const { db } = store;
-  const renewals = new Grouped((owns: readonly HandlePayload[]) =>
+  const renewals = grouped((owns: readonly HandlePayload[]) =>
     renewQuickly(store, owns),
   );
   return {

@@ -7,8 +7,13 @@ import {
   type SweepName,
   type SweepResult,
 } from "@flowfabric/core";
-import { effectiveNow } from "@flowfabric/core/sql";
+import {
+  effectiveNow,
+  waitpointState,
+  waitpointStateCode,
+} from "@flowfabric/core/sql";
 
+import { LOCK_CLASS } from "../migrate.js";
 import { findExecution, saveExecution } from "../procedures/executions.js";
 import { expire } from "../procedures/expiry.js";
 import {
@@ -16,10 +21,16 @@ import {
   promoteIfDue,
   ringAfterCommit,
 } from "../procedures/lifecycle.js";
-import { PORTIONS, nextTimerAtMs } from "../procedures/portions.js";
+import { nextTimerAtMs, PORTIONS } from "../procedures/portions.js";
 import { nextDueAtMs } from "../procedures/candidates.js";
-import { purgeDue } from "../procedures/purge.js";
+import { forgetFrames, purgeDue } from "../procedures/purge.js";
 import { reconcilePage } from "../procedures/reconcile.js";
+import { timeOutSuspension } from "../procedures/suspension-timeout.js";
+import {
+  expireWaitpoint,
+  findWaitpoint,
+  nextPendingExpiryAtMs,
+} from "../procedures/waitpoints.js";
 import type { Session, Store } from "../store.js";
 
 const RECONCILE_PAGE_ROWS = 500;
@@ -31,6 +42,7 @@ export function maintenanceOperations(
   return {
     async sweep({ name, limit }) {
       return await db.write(async (tx): Promise<SweepResult> => {
+        await tx.get(TAKE_TURNS);
         const routes = store.routes.all();
         const nowMs = tx.now();
         const processed = await PORTIONS[name]({
@@ -102,6 +114,32 @@ export function maintenanceOperations(
       });
     },
 
+    async expireSuspension(args) {
+      return await db.write(async (tx) => {
+        const row = await findExecution(store, tx, args);
+        return row === undefined
+          ? ({ kind: "notFoundCleaned" } as const)
+          : await timeOutSuspension(store, tx, row, tx.now());
+      });
+    },
+
+    async expirePendingWaitpoint(args) {
+      return await db.write(async (tx) => {
+        const row = await findExecution(store, tx, args);
+        const waitpoint =
+          row && (await findWaitpoint(tx, row, args.waitpointId));
+        if (row === undefined || waitpoint === undefined)
+          return { kind: "noOp" } as const;
+        const now = effectiveNow(row, tx.now());
+        const isDue =
+          waitpoint.state === waitpointStateCode("pending") &&
+          waitpointState(waitpoint, now) === "expired";
+        if (!isDue) return { kind: "noOp" } as const;
+        expireWaitpoint(tx, waitpoint, now);
+        return { kind: "expired" } as const;
+      });
+    },
+
     async trimRetention({
       partition,
       laneId,
@@ -113,7 +151,7 @@ export function maintenanceOperations(
           undefined,
           laneId === undefined ? undefined : [laneId],
         );
-        return await purgeDue(
+        const purged = await purgeDue(
           store,
           tx,
           routes,
@@ -122,6 +160,8 @@ export function maintenanceOperations(
           batchSize,
           partition,
         );
+        await forgetFrames(tx);
+        return purged;
       });
     },
 
@@ -159,12 +199,26 @@ async function nextDueOf(
   tx: Session,
   name: SweepName,
 ): Promise<number | undefined> {
-  if (name === "attempt_timeout" || name === "execution_deadline")
-    return await nextTimerAtMs(tx);
-  if (name === "delayed_promoter" || name === "lease_expiry")
-    return await nextDueAtMs(tx, store.routes.all(), tx.now());
-  return undefined;
+  switch (name) {
+    case "attempt_timeout":
+    case "execution_deadline":
+    case "suspension_timeout":
+      return await nextTimerAtMs(tx);
+    case "pending_wp_expiry":
+      return await nextPendingExpiryAtMs(tx);
+    case "delayed_promoter":
+    case "lease_expiry":
+      return await nextDueAtMs(tx, store.routes.all(), tx.now());
+    default:
+      return undefined;
+  }
 }
 
 const READ_CLOCK = `
   SELECT now_ms() AS now`;
+
+/**
+ * A sweep passes over rows that others hold, who see to them. Another sweep would not: it may hold them for a reason of its own,
+ * and nobody would come back for what was passed over.
+ */
+export const TAKE_TURNS = `SELECT pg_advisory_xact_lock(${LOCK_CLASS}, hashtext('sweeps of {schema}'))`;

@@ -14,6 +14,7 @@ import {
   type ExecutionNotActiveDetail,
   type FailResult,
   type FailureClass,
+  type Grouped,
   type HandlePayload,
   type Implementation,
   type OutcomeOperations,
@@ -24,13 +25,17 @@ import {
   attemptStateCode,
   changeDetails,
   effectiveNow,
-  fencedRecord,
-  optional,
   type ExecutionRow,
+  fencedRecord,
+  isInterrupted,
+  optional,
+  pauseTimeout,
+  placeRunnable,
+  releaseLease,
 } from "@flowfabric/core/sql";
 
 import { settle } from "../errors.js";
-import { Grouped } from "../grouped.js";
+import { grouped } from "../grouped.js";
 import {
   findExecution,
   lockAhead,
@@ -38,18 +43,18 @@ import {
   saveExecution,
 } from "../procedures/executions.js";
 import { failAttempt, type Failure } from "../procedures/failure.js";
-import {
-  enterTerminal,
-  isInterrupted,
-  pauseTimeout,
-  placeRunnable,
-  releaseLease,
-  ringAfterCommit,
-} from "../procedures/lifecycle.js";
+import { enterTerminal, ringAfterCommit } from "../procedures/lifecycle.js";
 import { appendEvent } from "../procedures/log.js";
 import { reportQuickly, type Report } from "../procedures/quick-holding.js";
 import type { Ending } from "../procedures/quick-outcomes.js";
-import { endAndClaimQuickly, endQuickly } from "../procedures/quick.js";
+import {
+  endAndClaimQuickly,
+  endQuickly,
+  type End,
+  type EndAndClaim,
+  type EndedAndClaimed,
+} from "../procedures/quick.js";
+import { suspendedUnder } from "../procedures/suspensions.js";
 import type { Session, Store } from "../store.js";
 import { claimNow } from "./claims.js";
 import { cancel, refuseMarking } from "./executions.js";
@@ -59,10 +64,13 @@ export function outcomeOperations(
   store: Store,
 ): Implementation<OutcomeOperations> {
   const { db } = store;
-  const endings = new Grouped((items: readonly Ending[]) =>
+  const endings = grouped((items: readonly Ending[]) =>
     endQuickly(store, items),
   );
-  const reports = new Grouped((items: readonly Report[]) =>
+  const endingsAndClaims = grouped((calls: readonly EndAndClaim[]) =>
+    endAndClaimQuickly(store, calls),
+  );
+  const reports = grouped((items: readonly Report[]) =>
     reportQuickly(store, items),
   );
   const endSlowly = (ending: Ending) =>
@@ -164,6 +172,7 @@ export function outcomeOperations(
     async completeMany({ items }) {
       return await endEach(
         store,
+        endings,
         items.map(({ handle, payload }) => ({
           own: tryReadHandle(handle),
           payload,
@@ -178,9 +187,9 @@ export function outcomeOperations(
         failure: failure && failureOf(failure.reason, failure.classification),
       }));
       if (claim === undefined)
-        return { results: await endEach(store, given), claimed: [] };
+        return { results: await endEach(store, endings, given), claimed: [] };
       const answer =
-        (await endAndClaim(store, given, claim)) ??
+        (await endAndClaim(endingsAndClaims, given, claim)) ??
         (await db.write(async (tx) => {
           const results = await inOrder(store, tx, given);
           const retried = given.flatMap(({ own }, index) =>
@@ -272,13 +281,16 @@ function failureOf(
   };
 }
 
-/** Those that one statement has not ended are looked at more closely, in a transaction behind it. */
+/** Those that a statement has not ended are looked at more closely, in a transaction behind it. */
 async function endEach(
   store: Store,
+  endings: Grouped<Ending, End>,
   given: readonly GivenEnding[],
 ): Promise<OutcomeResult[]> {
   const readable = given.filter(isReadable);
-  const ends = await endQuickly(store, readable);
+  const ends = await Promise.all(
+    readable.map((ending) => endings.call(ending, ending.payload?.length)),
+  );
   const known = new Map(readable.map((ending, index) => [ending, ends[index]]));
   const rest = given.filter(
     (one) => !isReadable(one) || known.get(one) === undefined,
@@ -296,13 +308,20 @@ async function endEach(
 
 /** By one statement, where nothing is out of the ordinary. */
 async function endAndClaim(
-  store: Store,
+  endingsAndClaims: Grouped<EndAndClaim, EndedAndClaimed | undefined>,
   given: readonly GivenEnding[],
   claim: Args<"claimMany">,
 ) {
   const readable = given.filter(isReadable);
   if (readable.length < given.length) return undefined;
-  const answer = await endAndClaimQuickly(store, readable, claim);
+  const bytes = readable.reduce(
+    (sum, { payload }) => sum + (payload?.length ?? 0),
+    0,
+  );
+  const answer = await endingsAndClaims.call(
+    { endings: readable, claim },
+    bytes,
+  );
   if (answer === undefined) return undefined;
   const { ends, ...claimed } = answer;
   return { results: ends.map((end) => end!), ...claimed };
@@ -394,7 +413,10 @@ async function delayOwn(
       const stored = (await findExecution(store, tx, {
         executionId: own.executionId,
       }))!;
-      return parkedByUs(detail, own) && isInterrupted(stored)
+      // A lease may also have ended by suspending, which leaves the same traces once it is resumed.
+      return parkedByUs(detail, own) &&
+        isInterrupted(stored) &&
+        !(await suspendedUnder(tx, stored, own.leaseEpoch))
         ? { delayUntilMs: stored.delay_until ?? delayUntilMs }
         : undefined;
     });

@@ -1,6 +1,4 @@
 import {
-  type AttemptId,
-  derivePublicState,
   effectiveHome,
   HOME,
   HOMES,
@@ -13,32 +11,30 @@ import {
   type Home,
   type Implementation,
   type LaneId,
-  type LeaseId,
   type PublicState,
   type ReadOperations,
+  type WaitpointId,
 } from "@flowfabric/core";
 import {
-  ATTEMPT_TYPES,
-  attemptLifecycleOf,
-  bytesToUuid,
   executionIdOf,
-  lineage,
-  optional,
   parseJson,
   publicStateAt,
-  readDetails,
+  readReceipt,
   readTags,
+  toCurrentAttempt,
+  toEarlierAttempt,
   toInfo,
   toSnapshot,
   type ArchivedAttempt,
   type ExecutionRow,
+  type SuspensionRow,
 } from "@flowfabric/core/sql";
 
 import { settle } from "../errors.js";
 import { findExecution, lockExecution } from "../procedures/executions.js";
-import { attemptTypeOf } from "../procedures/lifecycle.js";
+import { readOpenSuspension } from "../procedures/suspensions.js";
 import { READ_PAYLOAD } from "../procedures/take.js";
-import type { SqlValue } from "../db.js";
+import type { SqlValue } from "../session.js";
 import type { Session, Store } from "../store.js";
 
 export function readOperations(store: Store): Implementation<ReadOperations> {
@@ -65,7 +61,7 @@ export function readOperations(store: Store): Implementation<ReadOperations> {
           return {
             inputPayload: payload,
             executionKind: row.kind,
-            tags: readTags(row),
+            tags: readTags(row.tags),
           };
         }),
       ),
@@ -147,16 +143,16 @@ async function snapshot(
   tx: Session,
   row: ExecutionRow,
 ): Promise<ExecutionSnapshot> {
-  const progress =
+  const [progress, created, suspension] = await Promise.all([
     row.progress_at === null
       ? undefined
-      : await tx.get<{ percent: number | null; message: string | null }>(
+      : tx.get<{ percent: number | null; message: string | null }>(
           READ_PROGRESS,
           row.seq,
-        );
-  const creator = (
-    await tx.get<{ creator: string | null }>(READ_CREATOR, row.seq)
-  )?.creator;
+        ),
+    tx.get<{ creator: string | null }>(READ_CREATOR, row.seq),
+    readOpenSuspension(tx, row),
+  ]);
   return toSnapshot(
     row,
     {
@@ -165,18 +161,15 @@ async function snapshot(
       nowMs: tx.now(),
     },
     {
-      ...optional("creator", creator),
-      ...(progress === undefined
-        ? {}
-        : {
-            progress: {
-              ...optional("percent", progress.percent),
-              ...optional("message", progress.message),
-              updatedAtMs: row.progress_at!,
-            },
-          }),
+      creator: created?.creator,
+      progress,
+      currentWaitpoint: suspension && primaryWaitpoint(suspension),
     },
   );
+}
+
+function primaryWaitpoint({ receipt }: SuspensionRow): WaitpointId {
+  return readReceipt(receipt).waitpoints[0] as WaitpointId;
 }
 
 async function attempts(
@@ -184,59 +177,18 @@ async function attempts(
   tx: Session,
   row: ExecutionRow,
 ): Promise<AttemptRecord[]> {
-  const earlier = (
-    await tx.all<{ attempt: number; record: string }>(LIST_ATTEMPTS, row.seq)
-  ).map(({ attempt, record }): AttemptRecord => {
+  const rows = await tx.all<{ attempt: number; record: string }>(
+    LIST_ATTEMPTS,
+    row.seq,
+  );
+  const earlier = rows.map(({ attempt, record }) => {
     const stored = parseJson<ArchivedAttempt>(record, "attempt");
-    const attemptType = ATTEMPT_TYPES[stored.type]!;
-    return {
-      attemptIndex: attempt,
-      attemptId: stored.attemptId as AttemptId,
-      attemptType,
-      attemptState: stored.state,
-      leaseId: stored.leaseId as LeaseId,
-      leaseEpoch: stored.epoch,
-      ...store.holders.require(stored.holder),
-      startedAtMs: stored.startedAtMs,
-      endedAtMs: stored.endedAtMs,
-      ...optional("failureReason", stored.failureReason),
-      ...optional("failureCategory", stored.failureCategory),
-      ...lineage(attemptType, stored),
-    };
+    const holder = store.holders.require(stored.holder);
+    return toEarlierAttempt(attempt, stored, holder);
   });
   if (row.attempt_id === null) return earlier;
-  const details = readDetails(row);
-  const attemptType = attemptTypeOf(row);
-  const attemptState = attemptLifecycleOf(row);
-  const failed = attemptState === "ended_failure";
-  return [
-    ...earlier,
-    {
-      attemptIndex: row.attempt,
-      attemptId: bytesToUuid(row.attempt_id) as AttemptId,
-      attemptType,
-      attemptState,
-      leaseId: bytesToUuid(row.lease!) as LeaseId,
-      leaseEpoch: row.epoch,
-      ...store.holders.require(row.holder!),
-      startedAtMs: row.attempt_at!,
-      ...optional("endedAtMs", row.completed_at),
-      ...(failed
-        ? {
-            ...optional("failureReason", details.failureReason),
-            ...optional("failureCategory", details.failureCategory),
-          }
-        : {}),
-      ...(attemptState === "ended_cancelled"
-        ? { failureReason: `cancelled: ${details.cancellationReason ?? ""}` }
-        : {}),
-      ...lineage(attemptType, {
-        reason: details.attemptReason,
-        requestedBy: details.attemptRequestedBy,
-        previous: details.attemptPrevious,
-      }),
-    },
-  ];
+  const holder = store.holders.require(row.holder!);
+  return [...earlier, toCurrentAttempt(row, holder)];
 }
 
 async function list(
@@ -292,8 +244,7 @@ export function stateCondition(
   nowMs: number,
 ): { readonly condition: string; readonly nowMs: number } {
   const wanted = new Set<PublicState>(states);
-  const shown = (home: Home) =>
-    wanted.has(derivePublicState(vectorForState(home)));
+  const shown = (home: Home) => wanted.has(HOMES[home].publicState);
   const homes = (Object.keys(HOMES).map(Number) as Home[]).filter(
     (home) => home !== HOME.delayed && shown(home),
   );
@@ -306,15 +257,6 @@ export function stateCondition(
   return {
     condition: parts.length === 0 ? "FALSE" : `(${parts.join(" OR ")})`,
     nowMs,
-  };
-}
-
-function vectorForState(home: Home) {
-  const { phase, eligibility, outcome } = HOMES[home];
-  return {
-    lifecyclePhase: phase,
-    eligibilityState: eligibility,
-    terminalOutcome: outcome,
   };
 }
 

@@ -18,9 +18,10 @@ import {
   bytesToUuid,
   changeDetails,
   effectiveNow,
-  executionIdOf,
   EXECUTION_COLUMNS,
+  executionIdOf,
   type ExecutionRow,
+  isAtReclaimCap,
 } from "@flowfabric/core/sql";
 
 import { settle } from "../errors.js";
@@ -32,7 +33,6 @@ import {
 import { hasLiveGrant, readGrant, writeGrant } from "../procedures/grants.js";
 import {
   failAtReclaimCap,
-  isAtReclaimCap,
   markLapsedIfDue,
   ringAfterCommit,
 } from "../procedures/lifecycle.js";

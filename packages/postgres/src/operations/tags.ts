@@ -29,7 +29,9 @@ import {
   promoteIfDue,
   ringAfterCommit,
 } from "../procedures/lifecycle.js";
-import type { SqlValue } from "../db.js";
+import { appendFeedEvent } from "../procedures/log.js";
+import { placeOf } from "../procedures/unplaced.js";
+import type { SqlValue } from "../session.js";
 import type { Session, Store } from "../store.js";
 import { stateCondition } from "./reads.js";
 
@@ -43,7 +45,7 @@ export function tagOperations(store: Store): Implementation<TagOperations> {
         await db.write(async (tx) => {
           const row = await lockExecution(store, tx, args);
           if (isRefusal(row)) return row;
-          const tags = readTags(row);
+          const tags = readTags(row.tags);
           const old = tags[args.key];
 
           if (old === undefined && Object.keys(tags).length >= TAGS_MAX) {
@@ -67,6 +69,14 @@ export function tagOperations(store: Store): Implementation<TagOperations> {
           row.tags = JSON.stringify({ ...tags, [args.key]: args.value });
           const now = effectiveNow(row, tx.now());
           row.mutated_at = now;
+          placeOf(tx, row);
+          appendFeedEvent(tx, row, "tags_changed", now, "client", {
+            transition: false,
+            data: {
+              ...(old === undefined ? {} : { cleared: { [args.key]: old } }),
+              attached: { [args.key]: args.value },
+            },
+          });
           // A change at this instant makes what time has brought until now a fact, whatever the clock does next.
           promoteIfDue(tx, row, now);
           markLapsedIfDue(tx, row, now);
@@ -81,7 +91,7 @@ export function tagOperations(store: Store): Implementation<TagOperations> {
     getExecutionTag: (args) =>
       db.read(async (tx) => {
         const row = await findExecution(store, tx, args);
-        return row === undefined ? undefined : readTags(row)[args.key];
+        return row === undefined ? undefined : readTags(row.tags)[args.key];
       }),
 
     searchByTags: (args) =>
@@ -108,7 +118,7 @@ export function tagOperations(store: Store): Implementation<TagOperations> {
             executionId: executionIdOf(row),
             publicState: publicStateAt(row, tx.now()),
             createdAtMs: row.created_at,
-            tags: readTags(row),
+            tags: readTags(row.tags),
           })),
           ...(rows.length > args.limit
             ? { nextCursor: formatCursor(page.at(-1)!) }

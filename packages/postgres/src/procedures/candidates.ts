@@ -5,7 +5,7 @@
 import { HOME, PRIORITY_STEP_MS, sortKey } from "@flowfabric/core";
 import { EXECUTION_COLUMNS, type ExecutionRow } from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
+import type { Session } from "../session.js";
 import { LOCK_HERE, selectExecutions } from "./executions.js";
 import type { Route } from "./routes.js";
 

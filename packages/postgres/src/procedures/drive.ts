@@ -3,11 +3,12 @@
  * 250 ms. No other process is needed for progress, and any number of them changes nothing (00 §2, D36).
  */
 import { PORTION_INTERVAL_MS } from "@flowfabric/core";
+import type { Presence } from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
+import type { Session } from "../session.js";
 import type { Store } from "../store.js";
-import { expireDue, nextTimerAtMs, PORTIONS } from "./portions.js";
-import { Heartbeats, type Presence } from "./registry.js";
+import { fireTimers, PORTIONS } from "./portions.js";
+import { Heartbeats } from "./registry.js";
 
 const EFFECTS_PER_STEP = 100;
 /** A promotion is cheap, and order is exact only among what has been promoted: ten times as many. */
@@ -58,7 +59,7 @@ export class Driver {
     if (this.heartbeats.isDue(presence, nowMs))
       await this.heartbeats.write(store, tx, presence, nowMs);
     const effects = [
-      await expireDue(portion),
+      await fireTimers(portion),
       await PORTIONS.lease_expiry(portion),
       await PORTIONS.reclaim_driver(portion),
       await PORTIONS.delayed_promoter({
@@ -66,6 +67,7 @@ export class Driver {
         limit: PROMOTIONS_PER_STEP,
       }),
       await PORTIONS.unblock(portion),
+      await PORTIONS.pending_wp_expiry(portion),
     ];
     return effects.some((count) => count >= EFFECTS_PER_STEP);
   }
@@ -79,11 +81,5 @@ export class Driver {
       0,
       ROUTES_PER_PORTION,
     );
-  }
-
-  /** Until the next timer anywhere in the store, in milliseconds. */
-  async nextTimerInMs(tx: Session): Promise<number | undefined> {
-    const atMs = await nextTimerAtMs(tx);
-    return atMs === undefined ? undefined : Math.max(0, atMs - tx.now());
   }
 }

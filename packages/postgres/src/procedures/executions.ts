@@ -14,7 +14,7 @@ import {
   toExecutionRow,
 } from "@flowfabric/core/sql";
 
-import type { Session, SqlValue } from "../db.js";
+import type { Session, SqlValue } from "../session.js";
 import type { Store } from "../store.js";
 
 export interface ExecutionRefArgs {
@@ -135,6 +135,12 @@ const withClock = (locking: string) => `
   )
   SELECT ${EXECUTION_COLUMNS}, now_ms() AS now
   FROM locked`;
+
+/** For statements that ask by id and partition. */
+export function namedBy(executionId: ExecutionId): [string, number] {
+  const { partition, uuid } = parseExecutionId(executionId)!;
+  return [uuid, partition];
+}
 
 export async function readBySeq(
   tx: Session,

@@ -6,7 +6,7 @@ import {
   type ExecutionRow,
 } from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
+import type { Session } from "../session.js";
 import type { Store } from "../store.js";
 import { saveExecution } from "./executions.js";
 import { retryTime, scheduleRetry, type Failure } from "./failure.js";
@@ -60,6 +60,7 @@ export async function expire(
       category: "timeout",
       classification: "timeout",
       actor: "engine",
+      closes: "expired",
     };
     const policy = await readPolicy(tx, row);
     const retryAt =
@@ -76,6 +77,7 @@ export async function expire(
     actor: "engine",
     reason,
     tellHolder: true,
+    closeReason: `expired:${reason}`,
   });
   saveExecution(tx, row);
   ringAfterCommit(store, tx, row);

@@ -4,24 +4,21 @@ import {
   type EventActor,
   type FailResult,
   type FailureClass,
+  type StreamCloseReason,
 } from "@flowfabric/core";
 import {
   attemptStateCode,
   changeDetails,
   type ExecutionRow,
+  placeRunnable,
+  releaseLease,
   type WithDetails,
 } from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
+import type { Session } from "../session.js";
 import type { Store } from "../store.js";
 import { saveExecution } from "./executions.js";
-import {
-  archiveAttempt,
-  enterTerminal,
-  placeRunnable,
-  releaseLease,
-  ringAfterCommit,
-} from "./lifecycle.js";
+import { archiveAttempt, enterTerminal, ringAfterCommit } from "./lifecycle.js";
 import { appendEvent } from "./log.js";
 import { readPolicy } from "./policy.js";
 
@@ -30,6 +27,8 @@ export interface Failure {
   readonly category: string;
   readonly classification: FailureClass;
   readonly actor: EventActor;
+  /** What closes the attempt's stream where a retry follows; default `attempt_failure`. */
+  readonly closes?: StreamCloseReason;
 }
 
 /** Ends the running attempt as failed; the fence was checked. Saves the row. */
@@ -102,6 +101,7 @@ export function scheduleRetry(
     state: "ended_failure",
     failureReason: failure.message,
     failureCategory: failure.category,
+    closes: failure.closes ?? "attempt_failure",
   });
   noteRetry(row, failure, row.attempt);
   releaseLease(row);

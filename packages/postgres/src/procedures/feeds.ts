@@ -5,25 +5,24 @@ import {
   FEED_BUFFER_EVENTS,
   isEngineError,
   type Args,
-  type LaneId,
-  type Namespace,
+  type FeedCursor,
 } from "@flowfabric/core";
 import {
-  executionIdOf,
+  eventsOf,
   formatCursor,
   matches,
   parseCursor,
-  parseJson,
+  TAG_TYPES,
   type Convert,
-  type FeedCommon,
-  type FeedRow,
+  type FeedRecord,
 } from "@flowfabric/core/sql";
 
 import { setTimeout as pause } from "node:timers/promises";
 
-import type { Session } from "../db.js";
 import { translateError } from "../errors.js";
+import type { Session } from "../session.js";
 import type { Store } from "../store.js";
+import { placeAll } from "./unplaced.js";
 
 /** Rows looked at per step: bounds the time of one look, whatever stands between two events of a family. */
 const SCAN_ROWS = 4_096;
@@ -31,25 +30,31 @@ const FEED_WAIT_MS = 30_000;
 /** News come with every commit; a look gathers those of this span. */
 const FEED_PACE_MS = 5;
 
+type FeedEvent = { readonly cursor: FeedCursor };
+
+interface FeedRow extends FeedRecord {
+  readonly position: number;
+  readonly route: number;
+  readonly holder: number | null;
+}
+
 /** Resolves the position first, so that what happens after the call is delivered. */
-export async function openFeed<Event>(
+export async function openFeed<Event extends FeedEvent>(
   store: Store,
   args: Args<"subscribeCompletion">,
   types: readonly number[],
   convert: Convert<Event>,
 ): Promise<AsyncIterable<Event>> {
   store.wakeups.requireOpen();
-  const newest = await store.horizon.read(store);
-  const start = await store.db.read(
-    async (tx) => await resolveCursor(tx, args.cursor, newest),
-  );
+  const newest = await readHorizon(store, types);
+  const start = await resolveCursor(store, args.cursor, newest);
   return closableIterable(
     (signal) => feed(store, args, start, types, convert, signal),
     args.signal,
   );
 }
 
-async function* feed<Event>(
+async function* feed<Event extends FeedEvent>(
   store: Store,
   args: Args<"subscribeCompletion">,
   start: number,
@@ -64,11 +69,9 @@ async function* feed<Event>(
     let page;
     try {
       const from = position;
-      const newest = await store.horizon.read(store);
-      page = await store.db.read(
-        async (tx) =>
-          await readPage(store, tx, from, newest, args, types, convert),
-      );
+      const newest = await readHorizon(store, types);
+      if (ended()) return;
+      page = await readPage(store, from, newest, args, types, convert);
     } catch (error) {
       if (store.wakeups.closed) return;
       if (
@@ -96,9 +99,16 @@ async function* feed<Event>(
   }
 }
 
-async function readPage<Event>(
+async function readHorizon(
   store: Store,
-  tx: Session,
+  types: readonly number[],
+): Promise<number> {
+  if (types === TAG_TYPES) await placeAll(store);
+  return await store.horizon.read(store);
+}
+
+async function readPage<Event extends FeedEvent>(
+  store: Store,
   after: number,
   newest: number,
   args: Args<"subscribeCompletion">,
@@ -109,50 +119,73 @@ async function readPage<Event>(
   position: number;
   more: boolean;
 }> {
-  const floor = await readSetting(tx, "feed_floor");
+  const upTo = Math.max(after, Math.min(newest, after + SCAN_ROWS));
+  const { floor, rows } = await store.feedPages.read(store, after, upTo, types);
   if (after < floor)
     throw engineError("cursor_expired", { earliest: formatCursor(floor) });
-  const upTo = Math.max(after, Math.min(newest, after + SCAN_ROWS));
-  const rows = await tx.all<FeedRow>(
-    FEED_PAGE,
-    after,
-    upTo,
-    types,
-    FEED_BUFFER_EVENTS,
-  );
   const events: { event: Event; at: number }[] = [];
   for (const row of rows) {
     const route = store.routes.require(row.route);
-    const tags =
-      row.tags === null
-        ? {}
-        : parseJson<Record<string, string>>(row.tags, "tags");
-    if (!matches(args, row.partition, route.namespace, tags)) continue;
-    const common: FeedCommon = {
+    if (!matches(args, row, route.namespace)) continue;
+    const converted = convert(row, {
       cursor: formatCursor(row.position),
-      executionId: executionIdOf(row),
-      atMs: row.at,
-      namespace: route.namespace as Namespace,
-      tags,
-    };
-    const event = convert(row, common, {
-      laneId: route.lane as LaneId,
+      route,
       holder: store.holders.find(row.holder),
     });
-    if (event !== undefined) events.push({ event, at: row.position });
+    const before = formatCursor(row.position - 1);
+    for (const event of eventsOf(converted, before)) {
+      const at = event.cursor === before ? row.position - 1 : row.position;
+      events.push({ event, at });
+    }
   }
   const full = rows.length === FEED_BUFFER_EVENTS;
   const position = full ? rows.at(-1)!.position : upTo;
   return { events, position, more: position < newest };
 }
 
+interface FeedPage {
+  readonly floor: number;
+  readonly rows: readonly FeedRow[];
+}
+
+/** Most feeds of a process stand at the same place, the newest: those that look there at the same time look once. */
+export class FeedPages {
+  readonly #underWay = new Map<string, Promise<FeedPage>>();
+
+  read(
+    store: Store,
+    after: number,
+    upTo: number,
+    types: readonly number[],
+  ): Promise<FeedPage> {
+    const place = [after, upTo, ...types].join();
+    let page = this.#underWay.get(place);
+    if (page === undefined) {
+      const over = () => this.#underWay.delete(place);
+      page = store.db.read(async (tx) => ({
+        floor: await readSetting(tx, "feed_floor"),
+        rows: await tx.all<FeedRow>(
+          FEED_PAGE,
+          after,
+          upTo,
+          types,
+          FEED_BUFFER_EVENTS,
+        ),
+      }));
+      this.#underWay.set(place, page);
+      page.then(over, over);
+    }
+    return page;
+  }
+}
+
 async function resolveCursor(
-  tx: Session,
+  store: Store,
   cursor: string | undefined,
   newest: number,
 ): Promise<number> {
   if (cursor === undefined || cursor === "") return newest;
-  const floor = await readSetting(tx, "feed_floor");
+  const floor = await store.db.read((tx) => readSetting(tx, "feed_floor"));
   return parseCursor(cursor, { floor, newest });
 }
 

@@ -5,10 +5,13 @@ import {
   type GrantKind,
   type LaneId,
 } from "@flowfabric/core";
-import { executionIdOf, type ExecutionRow } from "@flowfabric/core/sql";
+import {
+  executionIdOf,
+  type ExecutionRow,
+  type Holder,
+} from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
-import type { Holder } from "./holders.js";
+import type { Session } from "../session.js";
 import { appendEvent } from "./log.js";
 
 export interface StoredGrant {

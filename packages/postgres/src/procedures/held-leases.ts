@@ -3,8 +3,7 @@
  * again. Only a memory: the statement that uses it checks that it still holds.
  */
 import type { HandlePayload, LeaseId } from "@flowfabric/core";
-
-import type { AttemptFacts } from "./lifecycle.js";
+import type { AttemptFacts } from "@flowfabric/core/sql";
 
 export interface HeldLease extends AttemptFacts {
   readonly policy: string | null;

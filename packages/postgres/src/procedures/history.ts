@@ -2,32 +2,21 @@
 import {
   EVENT_TYPES,
   TERMINAL_EVENT_TYPES,
-  unpackState,
   type Args,
   type ExecutionEvent,
-  type JsonValue,
 } from "@flowfabric/core";
-import { bytesToUuid, optional, parseJson } from "@flowfabric/core/sql";
+import {
+  toEvent,
+  trimmedEvent,
+  type HistoryRecord,
+} from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
+import type { Session } from "../session.js";
 import type { Store } from "../store.js";
 import { findExecution } from "./executions.js";
-import { ACTORS } from "./log.js";
 
-interface EventRow {
-  readonly n: number;
-  readonly at: number;
-  readonly type: number;
-  readonly actor: number;
-  readonly state: number | null;
-  readonly from_state: number | null;
-  readonly attempt: number | null;
-  readonly epoch: number | null;
+interface HistoryRow extends HistoryRecord {
   readonly holder: number | null;
-  readonly lease: Uint8Array | null;
-  readonly attempt_id: Uint8Array | null;
-  readonly reason: string | null;
-  readonly data: string | null;
 }
 
 const TERMINAL: ReadonlySet<number> = new Set(
@@ -47,10 +36,10 @@ export async function readHistory(
   let gapFrom: number | undefined;
   const closeGap = (before: number) => {
     if (gapFrom !== undefined)
-      events.push(trimmed(gapFrom, before - 1, row.created_at));
+      events.push(trimmedEvent(gapFrom, before - 1, row.created_at));
     gapFrom = undefined;
   };
-  for (const event of await tx.all<EventRow>(
+  for (const event of await tx.all<HistoryRow>(
     READ_EVENTS,
     row.seq,
     args.after,
@@ -61,58 +50,9 @@ export async function readHistory(
       continue;
     }
     closeGap(event.n);
-    events.push(toEvent(store, event));
+    events.push(toEvent(event, store.holders.find(event.holder)));
   }
   return events.slice(0, args.limit);
-}
-
-/** Its number is that of the last event it stands for, so that reading on behind it goes on behind the gap. */
-function trimmed(fromSeq: number, toSeq: number, atMs: number): ExecutionEvent {
-  return {
-    seq: toSeq,
-    atMs,
-    type: "trimmed",
-    actor: "engine",
-    data: { fromSeq, toSeq },
-  };
-}
-
-function toEvent(store: Store, row: EventRow): ExecutionEvent {
-  const holder = store.holders.find(row.holder);
-  const fromState =
-    row.state === null || row.from_state === null
-      ? undefined
-      : unpackState(row.from_state);
-  const data: Record<string, JsonValue> = {
-    ...(row.data === null
-      ? {}
-      : parseJson<Record<string, JsonValue>>(row.data, "event data")),
-    ...(row.lease === null ? {} : { leaseId: bytesToUuid(row.lease) }),
-    ...(row.attempt_id === null
-      ? {}
-      : { attemptId: bytesToUuid(row.attempt_id) }),
-    ...(holder === undefined
-      ? {}
-      : {
-          workerId: holder.workerId,
-          workerInstanceId: holder.workerInstanceId,
-        }),
-  };
-  return {
-    seq: row.n,
-    atMs: row.at,
-    type: EVENT_TYPES[row.type]!,
-    ...optional("fromState", fromState),
-    ...optional(
-      "toState",
-      row.state === null ? undefined : unpackState(row.state),
-    ),
-    ...optional("attemptIndex", row.attempt),
-    ...optional("leaseEpoch", row.epoch),
-    actor: ACTORS[row.actor]!,
-    ...optional("reason", row.reason),
-    ...(Object.keys(data).length === 0 ? {} : { data }),
-  };
 }
 
 /** Each with the state before it: the newest one that an earlier event has. */

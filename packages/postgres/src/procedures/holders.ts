@@ -4,13 +4,9 @@ import {
   type WorkerId,
   type WorkerInstanceId,
 } from "@flowfabric/core";
+import type { Holder } from "@flowfabric/core/sql";
 
 import { NotInMemory, type Database } from "../db.js";
-
-export interface Holder {
-  readonly workerId: WorkerId;
-  readonly workerInstanceId: WorkerInstanceId;
-}
 
 export class Holders {
   readonly #byId = new Map<number, Holder>();

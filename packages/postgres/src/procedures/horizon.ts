@@ -13,20 +13,50 @@ const LOOK_MS_MAX = 2_000;
 
 export class Horizon {
   #settled = 0;
+  readonly #looks = new SharedLook(look);
 
   /** Every position up to this one is there to be read, or never will be. */
   async read(store: Store): Promise<number> {
     const endsAtMs = performance.now() + LOOK_MS_MAX;
-    const first = await look(store);
+    const first = await this.#looks.next(store);
     for (let holders = first.holders; holders.size > 0;) {
       if (performance.now() > endsAtMs || store.wakeups.closed)
         return this.#settled;
       await new Promise((resolve) => setTimeout(resolve, LOOK_INTERVAL_MS));
-      const next = await look(store);
+      const next = await this.#looks.next(store);
       holders = new Set([...holders].filter((one) => next.holders.has(one)));
     }
     this.#settled = Math.max(this.#settled, first.newest);
     return this.#settled;
+  }
+}
+
+/** Many who ask at once share a look: never one that began before they asked, for it may not know what they do. */
+class SharedLook {
+  readonly #look: (store: Store) => Promise<Look>;
+  #underWay: Promise<unknown> | undefined;
+  #next: Promise<Look> | undefined;
+
+  constructor(look: (store: Store) => Promise<Look>) {
+    this.#look = look;
+  }
+
+  next(store: Store): Promise<Look> {
+    if (this.#underWay === undefined) return this.#begin(store);
+    this.#next ??= this.#underWay.then(() => {
+      this.#next = undefined;
+      return this.#begin(store);
+    });
+    return this.#next;
+  }
+
+  #begin(store: Store): Promise<Look> {
+    const looking = this.#look(store);
+    const over = () => {
+      this.#underWay = undefined;
+    };
+    this.#underWay = looking.then(over, over);
+    return looking;
   }
 }
 

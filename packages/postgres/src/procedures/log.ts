@@ -8,16 +8,9 @@ import {
   type EventType,
   type JsonValue,
 } from "@flowfabric/core";
-import type { ExecutionRow } from "@flowfabric/core/sql";
+import { ACTORS, type ExecutionRow } from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
-
-export const ACTORS = [
-  "client",
-  "worker",
-  "operator",
-  "engine",
-] as const satisfies readonly EventActor[];
+import type { Session } from "../session.js";
 
 export const actorCode = (actor: EventActor): number => ACTORS.indexOf(actor);
 export const eventCode = (type: EventType): number => EVENT_TYPES.indexOf(type);

@@ -1,34 +1,22 @@
 /** What a lease holder must hear: its lease ended by someone else's hand. */
+import type { TaskEndedNotice } from "@flowfabric/core";
 import {
-  EVENT_TYPES,
-  unpackState,
-  type EventType,
-  type TaskEndedNotice,
-} from "@flowfabric/core";
-import { executionIdOf, optional, parseJson } from "@flowfabric/core/sql";
+  executionIdOf,
+  toNotice,
+  type NoticeRecord,
+} from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
+import type { Session } from "../session.js";
 import type { Store } from "../store.js";
 
-interface NoticeRow {
+interface NoticeRow extends NoticeRecord {
   readonly position: number;
-  readonly epoch: number;
-  readonly type: number;
-  readonly state: number | null;
   readonly holder: number;
-  readonly reason: string | null;
-  readonly data: string | null;
   readonly id: Uint8Array | null;
   readonly partition: number;
 }
 
 const PAGE = 256;
-
-/** Whatever else ended a lease left the execution running no more. */
-const CODES: { readonly [T in EventType]?: TaskEndedNotice["code"] } = {
-  lease_expired: "lease_expired",
-  lease_revoked: "lease_revoked",
-};
 
 /** Notices of one instance after a position, and the position read up to. */
 export async function noticesAfter(
@@ -45,25 +33,9 @@ export async function noticesAfter(
         row.id !== null &&
         store.holders.require(row.holder).workerInstanceId === instanceId,
     )
-    .map((row): TaskEndedNotice => {
-      const outcome =
-        row.state === null
-          ? "none"
-          : (unpackState(row.state)?.terminalOutcome ?? "none");
-      const source =
-        row.data === null
-          ? undefined
-          : parseJson<{ source?: string }>(row.data, "data").source;
-      return {
-        kind: "taskEnded",
-        executionId: executionIdOf({ id: row.id!, partition: row.partition }),
-        leaseEpoch: row.epoch,
-        code: CODES[EVENT_TYPES[row.type]!] ?? "execution_not_active",
-        ...(outcome === "none" ? {} : { outcome }),
-        ...optional("reason", row.reason),
-        ...optional("source", source),
-      };
-    });
+    .map((row) =>
+      toNotice(executionIdOf({ id: row.id!, partition: row.partition }), row),
+    );
   const full = rows.length === PAGE;
   return { position: full ? rows.at(-1)!.position : upTo, notices };
 }

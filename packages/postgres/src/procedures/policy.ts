@@ -8,7 +8,7 @@ import {
 } from "@flowfabric/core";
 import { parseJson, type ExecutionRow } from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
+import type { Session } from "../session.js";
 
 export async function readPolicy(
   tx: Session,

@@ -7,24 +7,32 @@ import {
   effectiveNow,
   EXECUTION_COLUMNS,
   type ExecutionRow,
+  isAtReclaimCap,
 } from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
+import type { Session } from "../session.js";
 import type { Store } from "../store.js";
 import { LOCK_HERE, saveExecution, selectExecutions } from "./executions.js";
 import { expire, type ExpiryReason } from "./expiry.js";
 import {
   failAtReclaimCap,
-  isAtReclaimCap,
   markLapsedIfDue,
   promoteIfDue,
   ringAfterCommit,
 } from "./lifecycle.js";
-import { forgetKeys, forgetPurged, purgeDue, raiseFeedFloor } from "./purge.js";
+import {
+  forgetFrames,
+  forgetKeys,
+  forgetPurged,
+  purgeDue,
+  raiseFeedFloor,
+} from "./purge.js";
 import { reconcilePage } from "./reconcile.js";
 import { isCovered, liveWorkers } from "./registry.js";
 import type { Route } from "./routes.js";
+import { timeOutSuspension } from "./suspension-timeout.js";
 import { blockUncovered, unblockRoutes } from "./unblock.js";
+import { expireDueWaitpoints } from "./waitpoints.js";
 
 export interface Portion {
   readonly store: Store;
@@ -71,6 +79,23 @@ export const PORTIONS: {
   execution_deadline: async (portion) =>
     await expireDue(portion, ["execution_deadline"]),
 
+  suspension_timeout: async ({ store, tx, nowMs, limit }) => {
+    const due = await selectExecutions(
+      tx,
+      DUE_SUSPENSIONS,
+      nowMs,
+      nowMs,
+      limit,
+    );
+    const answers = await Promise.all(
+      due.map((row) => timeOutSuspension(store, tx, row, nowMs)),
+    );
+    return answers.filter(({ kind }) => kind === "applied").length;
+  },
+
+  pending_wp_expiry: ({ tx, nowMs, limit }) =>
+    expireDueWaitpoints(tx, nowMs, limit),
+
   unblock: async ({ store, tx, routes, nowMs, limit }) => {
     const workersOf = new Map<string, readonly LiveWorker[]>();
     for (const { namespace } of routes)
@@ -90,11 +115,16 @@ export const PORTIONS: {
     );
   },
 
-  worker_registry_ttl_sweep: async ({ tx, nowMs, limit }) =>
-    await tx.change(DELETE_DEAD_WORKERS, nowMs, limit),
+  worker_registry_ttl_sweep: async ({ tx, nowMs, limit }) => {
+    tx.run(DELETE_OLD_WAITERS, nowMs);
+    return await tx.change(DELETE_DEAD_WORKERS, nowMs, limit);
+  },
 
-  retention_trimmer: async ({ store, tx, routes, nowMs, limit }) =>
-    await purgeDue(store, tx, routes, store.options.retentionMs, nowMs, limit),
+  retention_trimmer: async ({ store, tx, routes, nowMs, limit }) => {
+    const { retentionMs } = store.options;
+    const purged = await purgeDue(store, tx, routes, retentionMs, nowMs, limit);
+    return (await forgetFrames(tx)) ? limit : purged;
+  },
 
   event_trimmer: async ({ store, tx, nowMs, limit }) => {
     await trimFeeds(store, tx, nowMs);
@@ -107,8 +137,15 @@ export const PORTIONS: {
       .processed,
 };
 
-/** Both timers at once, as claims drive them. */
-export async function expireDue(
+/** All timers at once, as claims drive them. */
+export async function fireTimers(portion: Portion): Promise<number> {
+  return (
+    (await expireDue(portion)) + (await PORTIONS.suspension_timeout(portion))
+  );
+}
+
+/** Deadlines come first: behind them nothing else matters. */
+async function expireDue(
   { store, tx, nowMs, limit }: Portion,
   reasons: readonly ExpiryReason[] = ["execution_deadline", "attempt_timeout"],
 ): Promise<number> {
@@ -200,7 +237,16 @@ const DUE_TIMERS = `
   ORDER BY timer_at
   LIMIT ?`;
 
-const NEXT_TIMER = `
+/** The home is hidden from the planner, who would go through all that are suspended rather than through the due timers. */
+const DUE_SUSPENSIONS = `
+  SELECT ${EXECUTION_COLUMNS}
+  FROM executions
+  WHERE timer_at IS NOT NULL AND timer_at <= ? AND home + 0 = ${HOME.suspended} AND timeout_at <= ?
+  ORDER BY timer_at
+  LIMIT ?`;
+
+/** Of the whole store. */
+export const NEXT_TIMER = `
   SELECT timer_at
   FROM executions
   WHERE timer_at IS NOT NULL
@@ -214,6 +260,16 @@ const DELETE_DEAD_WORKERS = `
     FROM workers
     WHERE heartbeat_at + ttl_ms <= ?
     LIMIT ?
+  )`;
+
+/** Whoever still waits has said so again by now. */
+const DELETE_OLD_WAITERS = `
+  DELETE FROM waiters
+  WHERE (lane, process) IN (
+    SELECT lane, process
+    FROM waiters
+    WHERE until <= ?
+    FOR UPDATE SKIP LOCKED
   )`;
 
 const NEWEST_POSITION = `

@@ -2,15 +2,20 @@
 import { HOME } from "@flowfabric/core";
 import {
   EXECUTION_COLUMNS,
-  readTags,
   type ExecutionRow,
+  OWN_RETENTION_OFFSET,
+  readTags,
 } from "@flowfabric/core/sql";
 
-import { selectExecutions } from "./executions.js";
-import type { Session } from "../db.js";
+import type { Session } from "../session.js";
 import type { Store } from "../store.js";
-import { OWN_RETENTION_OFFSET } from "./lifecycle.js";
+import { selectExecutions } from "./executions.js";
+import { appendFeedEvent } from "./log.js";
 import type { Route } from "./routes.js";
+import { placeOf } from "./unplaced.js";
+
+/** At 64 KiB each this is what a transaction can still take. */
+const FRAMES_PER_PORTION = 1_000;
 
 const TERMINAL_HOMES = [
   HOME.succeeded,
@@ -71,19 +76,26 @@ async function purge(
   }>(READ_KEY, row.seq)) ?? { idempotency_key: null };
   if (key !== null)
     tx.run(DELETE_KEY, route.namespace, route.lane, key, row.seq);
-  for (const [tagKey, value] of Object.entries(readTags(row)))
+  for (const [tagKey, value] of Object.entries(readTags(row.tags)))
     tx.run(DELETE_TAG, tagKey, value, row.created_at, row.id, row.seq);
+  tx.run(LEAVE_FRAMES, row.seq);
   for (const sql of DELETE_PARTS) tx.run(sql, row.seq);
+  if (row.waitpoints !== null)
+    for (const sql of DELETE_SUSPENSION) tx.run(sql, row.seq);
+  // Telling that its tags are gone is the last that feeds hear of it, and takes them as long as anything else.
+  const tellsTags = row.tags !== null;
+  if (tellsTags) {
+    placeOf(tx, row);
+    appendFeedEvent(tx, row, "tags_changed", nowMs, "engine", {
+      transition: false,
+      data: { cleared: readTags(row.tags) },
+    });
+    store.wakeups.ring(tx);
+  }
+  const toldAtMs = tellsTags ? nowMs : row.completed_at!;
   // Feeds still owe these events to whoever is behind; the trimmer takes them when their own time is over.
-  if (row.completed_at! + store.options.feedRetentionMs > nowMs) {
-    tx.run(
-      KEEP_FOR_FEEDS,
-      row.seq,
-      row.id,
-      row.partition,
-      row.route,
-      row.completed_at,
-    );
+  if (toldAtMs + store.options.feedRetentionMs > nowMs) {
+    tx.run(KEEP_FOR_FEEDS, row.seq, row.id, row.partition, row.route, toldAtMs);
   } else {
     await forgetEvents(tx, row.seq);
   }
@@ -94,6 +106,20 @@ const REMEMBER_LANE = `
   INSERT INTO lanes (lane)
   VALUES (?)
   ON CONFLICT DO NOTHING`;
+
+/**
+ * Removes a portion of the frames of executions that are gone; what another process removes at the moment is left to it.
+ * @returns whether some are left
+ */
+export async function forgetFrames(tx: Session): Promise<boolean> {
+  for (let left = FRAMES_PER_PORTION; left > 0; left--) {
+    const stale = await tx.get<{ seq: number }>(OLDEST_STALE);
+    if (stale === undefined) return false;
+    left -= await tx.change(DELETE_STALE_FRAMES, stale.seq, left);
+    if (left > 0) tx.run(FORGET_STALE, stale.seq);
+  }
+  return true;
+}
 
 /** Drops events of executions that are gone, once no feed owes them any more. @returns how many executions */
 export async function forgetPurged(
@@ -157,17 +183,56 @@ const DELETE_TAG = `
   DELETE FROM tags
   WHERE tag_key = ? AND tag_value = ? AND created_at = ? AND id = ? AND seq = ?`;
 
+const deleteFrom = (table: string) => `
+  DELETE FROM ${table}
+  WHERE seq = ?`;
+
 const DELETE_PARTS = [
   "inputs",
   "results",
   "progress",
   "attempts",
   "grants",
-].map(
-  (table) => `
-  DELETE FROM ${table}
-  WHERE seq = ?`,
-);
+  "streams",
+  "summaries",
+].map(deleteFrom);
+
+const DELETE_SUSPENSION = [
+  "suspensions",
+  "suspend_replays",
+  "waitpoints",
+  "signals",
+  "signal_keys",
+  "signal_sources",
+].map(deleteFrom);
+
+/** Nobody can read them any more, for the seq is never used again. */
+const LEAVE_FRAMES = `
+  INSERT INTO stale_frames (seq)
+  SELECT seq
+  FROM streams
+  WHERE seq = ?
+  LIMIT 1`;
+
+const OLDEST_STALE = `
+  SELECT seq
+  FROM stale_frames
+  ORDER BY seq
+  LIMIT 1
+  FOR UPDATE SKIP LOCKED`;
+
+const DELETE_STALE_FRAMES = `
+  DELETE FROM frames
+  WHERE ctid = ANY (ARRAY(
+    SELECT ctid
+    FROM frames
+    WHERE seq = ?
+    LIMIT ?
+  ))`;
+
+const FORGET_STALE = `
+  DELETE FROM stale_frames
+  WHERE seq = ?`;
 
 const KEEP_FOR_FEEDS = `
   INSERT INTO purged (seq, id, partition, route, completed_at)

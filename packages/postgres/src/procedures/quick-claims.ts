@@ -19,7 +19,8 @@ import {
   type ExecutionRow,
 } from "@flowfabric/core/sql";
 
-import { few, type SqlValue } from "../db.js";
+import { few } from "../dialect.js";
+import type { SqlValue } from "../session.js";
 import type { Store } from "../store.js";
 import {
   BELOW_CAP,
@@ -28,8 +29,8 @@ import {
   NEXT_DUE_INSTANT,
   RIPE_MAX,
 } from "./candidates.js";
-import { actorCode, eventCode } from "./log.js";
 import type { Floor } from "./floors.js";
+import { actorCode, eventCode } from "./log.js";
 import type { Route } from "./routes.js";
 import { toClaimed } from "./take.js";
 
@@ -38,10 +39,10 @@ type RoutesInTurn = readonly (readonly Route[])[];
 
 export interface QuickClaim {
   readonly routes: RoutesInTurn;
-  readonly max: number;
   readonly leaseTtlMs: number;
   readonly holder: number;
-  readonly requestId: string | undefined;
+  /** For each place that it may fill, the request that this is a part of. */
+  readonly requests: readonly (string | undefined)[];
   readonly floorOf: (route: number) => Floor;
 }
 
@@ -52,11 +53,10 @@ export interface QuickClaim {
 export function claimValues(claim: QuickClaim): SqlValue[] {
   return [
     JSON.stringify({
-      most: claim.max,
+      most: claim.requests.length,
       ttl: claim.leaseTtlMs,
       renew_in: Math.floor((claim.leaseTtlMs * 2) / 3),
       holder: claim.holder,
-      request: claim.requestId ?? null,
     }),
     JSON.stringify(
       claim.routes.flatMap((routes, turn) =>
@@ -67,10 +67,11 @@ export function claimValues(claim: QuickClaim): SqlValue[] {
       ),
     ),
     JSON.stringify(
-      Array.from({ length: claim.max }, (_unused, index) => ({
+      claim.requests.map((request, index) => ({
         place: index + 1,
         lease: newLeaseId(),
         attempt_id: newAttemptId(),
+        request,
       })),
     ),
   ];
@@ -144,14 +145,14 @@ const CANDIDATE_COLUMNS = `seq, id, created_at, priority, mutated_at, score, eve
 export const PICKED = `
   given AS MATERIALIZED (
     SELECT g.*, now_ms() AS now
-    FROM json_to_record(?::JSON) AS g (most INTEGER, ttl BIGINT, renew_in BIGINT, holder BIGINT, request TEXT)
+    FROM json_to_record(?::JSON) AS g (most INTEGER, ttl BIGINT, renew_in BIGINT, holder BIGINT)
   ), wanted AS MATERIALIZED (
     SELECT *
     FROM json_to_recordset(?::JSON) AS w (route BIGINT, turn INTEGER, ready_from BIGINT, due_from BIGINT)
     WHERE ${few("turn")}
   ), minted AS MATERIALIZED (
     SELECT *
-    FROM json_to_recordset(?::JSON) AS m (place BIGINT, lease UUID, attempt_id UUID)
+    FROM json_to_recordset(?::JSON) AS m (place BIGINT, lease UUID, attempt_id UUID, request TEXT)
   ), candidates AS MATERIALIZED (
     SELECT ready.*, wanted.turn, FALSE AS due
     FROM given, wanted, LATERAL (
@@ -217,7 +218,7 @@ export const MAY_TAKE = `NOT (SELECT found FROM lost) AND (SELECT coalesce(bool_
 /** Takes what was picked, where \`go\` says so. */
 export const TAKEN = `
   chosen AS MATERIALIZED (
-    SELECT picked.*, minted.lease, minted.attempt_id AS minted_id, greatest(go.now, mutated_at) AS at,
+    SELECT picked.*, minted.lease, minted.attempt_id AS minted_id, minted.request, greatest(go.now, mutated_at) AS at,
       attempt_state = ${INTERRUPTED} AS interrupted, attempt_state IN (${RETRY}, ${REPLAY}) AS again
     FROM picked
     JOIN minted USING (place), go
@@ -236,7 +237,7 @@ export const TAKEN = `
       timer_at = least(e.deadline_at, c.at + CASE WHEN c.interrupted THEN e.timeout_left ELSE e.timeout_ms END),
       details = CASE WHEN c.again AND e.details IS NOT NULL THEN ${DETAILS_OF_NEXT_ATTEMPT.replaceAll("details::", "e.details::")} ELSE e.details END,
       progress_at = CASE WHEN c.again THEN NULL ELSE e.progress_at END, lease = c.lease, holder = given.holder,
-      request = given.request, leased_at = c.at, renewed_at = c.at, lease_expires_at = c.at + given.ttl,
+      request = c.request, leased_at = c.at, renewed_at = c.at, lease_expires_at = c.at + given.ttl,
       renew_by = c.at + given.renew_in, lost_at = NULL, started_at = coalesce(e.started_at, c.at), delay_until = NULL,
       transitioned_at = c.at, mutated_at = c.at
     FROM chosen AS c, given

@@ -6,7 +6,8 @@ import {
 } from "@flowfabric/core";
 import { optional } from "@flowfabric/core/sql";
 
-import { few, notified } from "../db.js";
+import { few } from "../dialect.js";
+import { notified } from "../notifier.js";
 import type { Store } from "../store.js";
 import { actorCode, eventCode } from "./log.js";
 import { FENCED, fenceRecord, type FenceRecord } from "./quick-outcomes.js";

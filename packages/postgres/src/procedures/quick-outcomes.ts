@@ -16,21 +16,21 @@ import {
   type OutcomeResult,
 } from "@flowfabric/core";
 import {
+  archivedAttempt,
   attemptStateCode,
+  forgetPlans,
+  forgetRevocation,
+  OWN_RETENTION_OFFSET,
   reasonCode,
   type WithDetails,
 } from "@flowfabric/core/sql";
 
-import { few, type SqlValue } from "../db.js";
+import { few } from "../dialect.js";
+import type { SqlValue } from "../session.js";
 import { noteFailure, noteRetry, type Failure } from "./failure.js";
 import type { HeldLease, HeldLeases } from "./held-leases.js";
-import {
-  archivedRecord,
-  forgetPlans,
-  forgetRevocation,
-  OWN_RETENTION_OFFSET,
-} from "./lifecycle.js";
 import { actorCode, eventCode } from "./log.js";
+import { Packed, unpacked } from "./packed.js";
 import { toPolicy } from "./policy.js";
 
 export interface Ending {
@@ -44,12 +44,12 @@ const OUTCOME = { complete: 0, retry: 1, fail: 2 } as const;
 export interface EndingRecord extends FenceRecord {
   readonly outcome: (typeof OUTCOME)[keyof typeof OUTCOME];
   /** What the details must be for this to be true, and what they become. */
-  readonly was: string | null;
-  readonly details: string | null;
-  readonly delay: number | null;
+  readonly was: string | undefined;
+  readonly details: string | undefined;
+  readonly delay: number | undefined;
   /** The attempt's record but for its end. */
-  readonly record: string | null;
-  readonly reason: string | null;
+  readonly record: string | undefined;
+  readonly reason: string | undefined;
 }
 
 /** An ending with what the statement is told about it. */
@@ -76,13 +76,16 @@ export function plainEndings(
   });
 }
 
-export function endingValues(plain: readonly PlainEnding[]): SqlValue[] {
-  return [
-    JSON.stringify(plain.map(({ record }) => record)),
-    plain.map(({ ending: { payload } }) =>
-      payload === undefined ? null : Buffer.from(payload),
-    ),
-  ];
+/** For {@link HELD} and, behind it, for {@link ENDED}. */
+export function endingValues(
+  plain: readonly PlainEnding[],
+): [records: SqlValue, payloads: SqlValue] {
+  const payloads = new Packed();
+  const records = plain.map(({ ending: { payload }, record }) => ({
+    ...record,
+    ...payloads.add(payload),
+  }));
+  return [JSON.stringify(records), payloads.bytes()];
 }
 
 /** Whose lease it is, for {@link FENCED}. */
@@ -114,15 +117,19 @@ function recordOf(
   const after: WithDetails = { details: held?.details ?? null };
   const common = {
     ...fenceRecord(own),
-    was: after.details,
-    delay: null,
-    record: null,
-    reason: null,
+    was: after.details ?? undefined,
+    delay: undefined,
+    record: undefined,
+    reason: undefined,
   };
   forgetRevocation(after);
   if (failure === undefined) {
     forgetPlans(after);
-    return { ...common, outcome: OUTCOME.complete, details: after.details };
+    return {
+      ...common,
+      outcome: OUTCOME.complete,
+      details: after.details ?? undefined,
+    };
   }
   if (held === undefined) return undefined;
   const delay = retryAtMs(toPolicy(held.policy), {
@@ -139,12 +146,12 @@ function recordOf(
     return {
       ...common,
       outcome: OUTCOME.fail,
-      details: after.details,
+      details: after.details ?? undefined,
       reason: failure.category,
     };
   }
   noteRetry(after, failure, own.attemptIndex);
-  const { endedAtMs: _later, ...record } = archivedRecord(
+  const { endedAtMs: _later, ...record } = archivedAttempt(
     held,
     "ended_failure",
     0,
@@ -153,7 +160,7 @@ function recordOf(
   return {
     ...common,
     outcome: OUTCOME.retry,
-    details: after.details,
+    details: after.details ?? undefined,
     delay,
     record: JSON.stringify(record),
     reason: failure.category,
@@ -206,18 +213,17 @@ export const HELD = `
     FROM ROWS FROM (
       json_to_recordset(?::JSON) AS (
         id UUID, partition INTEGER, attempt INTEGER, epoch BIGINT, lease UUID, attempt_id UUID, outcome SMALLINT, was TEXT,
-        details TEXT, delay BIGINT, record TEXT, reason TEXT
-      ),
-      unnest(?::BYTEA[])
+        details TEXT, delay BIGINT, record TEXT, reason TEXT, from_byte INTEGER, size INTEGER
+      )
     ) WITH ORDINALITY AS r (
-      id, partition, attempt, epoch, lease, attempt_id, outcome, was, details, delay, record, reason, payload, place
+      id, partition, attempt, epoch, lease, attempt_id, outcome, was, details, delay, record, reason, from_byte, size, place
     )
     WHERE ${few("place")}
   ), locked AS MATERIALIZED (
     SELECT e.seq, e.home, e.attempt, e.epoch, e.lease, e.attempt_id, e.lease_expires_at, e.mutated_at, e.grant_until,
-      e.holds, e.deadline_at, e.created_at, e.priority, e.events, e.details AS stored, e.tags, ending.attempt AS own_attempt,
+      e.holds, e.deadline_at, e.waitpoints, e.created_at, e.priority, e.events, e.details AS stored, e.tags, ending.attempt AS own_attempt,
       ending.epoch AS own_epoch, ending.lease AS own_lease, ending.attempt_id AS own_attempt_id, outcome, was,
-      ending.details, delay, record, ending.reason, payload, place
+      ending.details, delay, record, ending.reason, from_byte, size, place
     FROM ending
     JOIN executions AS e ON e.id = ending.id AND e.partition = ending.partition
     FOR UPDATE OF e SKIP LOCKED
@@ -227,7 +233,7 @@ export const HELD = `
   ), held AS MATERIALIZED (
     SELECT locked.*, greatest(clock.now, mutated_at) AS at, greatest(clock.now, mutated_at) + delay AS retry_at
     FROM locked, clock
-    WHERE ${FENCED} AND grant_until IS NULL
+    WHERE ${FENCED} AND grant_until IS NULL AND waitpoints IS NULL
       AND stored IS NOT DISTINCT FROM was AND (
         outcome <> ${OUTCOME.retry} OR holds = 0 AND (
           deadline_at IS NULL OR deadline_at > greatest(clock.now, mutated_at) + delay
@@ -254,9 +260,9 @@ export const ENDED = `
     RETURNING held.place
   ), kept AS (
     INSERT INTO results (seq, payload)
-    SELECT seq, payload
+    SELECT seq, ${unpacked("held")}
     FROM held, go
-    WHERE go.ahead AND payload IS NOT NULL
+    WHERE go.ahead AND size IS NOT NULL
     ON CONFLICT (seq) DO UPDATE
     SET payload = excluded.payload
   ), archived AS (

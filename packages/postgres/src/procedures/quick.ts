@@ -5,8 +5,9 @@
  */
 import type { Args, ClaimManyResult, OutcomeResult } from "@flowfabric/core";
 
-import { notified, type NotifyValues } from "../db.js";
+import { notified, type NotifyValues } from "../notifier.js";
 import type { Store } from "../store.js";
+import { namesOfStream } from "../stream-names.js";
 import {
   claimValues,
   MAY_TAKE,
@@ -55,7 +56,7 @@ export async function claimQuickly(
   store: Store,
   args: ClaimArgs,
 ): Promise<ClaimManyResult | undefined> {
-  const claim = await quickClaim(store, args);
+  const claim = await quickClaim(store, [args]);
   if (claim === undefined) return undefined;
   const toTell = store.wakeups.toTell(args.lanes, args.leaseTtlMs);
   const rows = await store.db.query<ClaimAnswer>(
@@ -66,30 +67,93 @@ export async function claimQuickly(
   return await noteClaims(store, args, claim, rows, toTell);
 }
 
-/** Both, or neither: then nothing is answered, and nothing was written. */
+export interface EndAndClaim {
+  readonly endings: readonly Ending[];
+  readonly claim: ClaimArgs;
+}
+
+export type EndedAndClaimed = ClaimManyResult & { readonly ends: End[] };
+
+/**
+ * Each for itself: its ends and its claim, or neither; then it has no answer, and nothing was written. Calls of one
+ * claimant are one statement.
+ */
 export async function endAndClaimQuickly(
   store: Store,
-  endings: readonly Ending[],
-  args: ClaimArgs,
-): Promise<(ClaimManyResult & { readonly ends: End[] }) | undefined> {
+  calls: readonly EndAndClaim[],
+): Promise<(EndedAndClaimed | undefined)[]> {
+  const answers = new Map<EndAndClaim, EndedAndClaimed>();
+  const answer = async (together: readonly EndAndClaim[]): Promise<void> => {
+    const found = await endAndClaimTogether(store, together);
+    if (found !== undefined)
+      for (const [index, call] of together.entries())
+        answers.set(call, found[index]!);
+    // What is out of the ordinary is the matter of one of them.
+    else if (together.length > 1)
+      for (const call of together) await answer([call]);
+  };
+  await Promise.all(byClaimant(calls).map(answer));
+  return calls.map((call) => answers.get(call));
+}
+
+function byClaimant(calls: readonly EndAndClaim[]): EndAndClaim[][] {
+  const groups = new Map<string, EndAndClaim[]>();
+  for (const call of calls) {
+    const { claim } = call;
+    const claimant = JSON.stringify([
+      claim.workerId,
+      claim.workerInstanceId,
+      claim.lanes,
+      claim.capabilities,
+      claim.namespace,
+      claim.leaseTtlMs,
+      claim.repeat,
+    ]);
+    const group = groups.get(claimant);
+    if (group === undefined) groups.set(claimant, [call]);
+    else group.push(call);
+  }
+  return [...groups.values()];
+}
+
+async function endAndClaimTogether(
+  store: Store,
+  calls: readonly EndAndClaim[],
+): Promise<EndedAndClaimed[] | undefined> {
+  const endings = calls.flatMap((call) => call.endings);
+  const args = calls[0]!.claim;
   const plain = plainEndings(endings, store.leases).filter(
     (one) => one !== undefined,
   );
-  const claim = await quickClaim(store, args);
+  const claim = await quickClaim(
+    store,
+    calls.map((call) => call.claim),
+  );
   if (plain.length < endings.length || claim === undefined) return undefined;
   const toTell = endsToTell(store, plain);
   for (const [lane, inMs] of store.wakeups.toTell(args.lanes, args.leaseTtlMs))
     if (!toTell.has(lane)) toTell.set(lane, inMs);
+  const [records, payloads] = endingValues(plain);
   const rows = await store.db.query<ClaimAnswer & EndAnswer>(
     END_AND_CLAIM,
-    ...endingValues(plain),
+    records,
     ...claimValues(claim),
+    payloads,
     ...noticeOf(store, toTell),
   );
   const answer = await noteClaims(store, args, claim, rows, toTell);
-  return answer === undefined
-    ? undefined
-    : { ...answer, ends: noteEnds(store, plain, rows[0]!.ended, toTell) };
+  if (answer === undefined) return undefined;
+  const ends = noteEnds(store, plain, rows[0]!.ended, toTell).values();
+  let place = 0;
+  return calls.map(({ endings: own, claim: { max } }) => {
+    // Places are filled in their order, and each is of the request that it was taken for.
+    const claimed = answer.claimed.slice(place, (place += max));
+    return {
+      ends: own.map(() => ends.next().value),
+      ...(claimed.length < max ? answer : {}),
+      claimed,
+    };
+  });
 }
 
 interface EndAnswer {
@@ -110,9 +174,12 @@ function endsToTell(
   plain: readonly PlainEnding[],
 ): Map<string, number> {
   const toTell = store.wakeups.toTell([]);
+  for (const { ending } of plain)
+    for (const name of namesOfStream(ending.own.executionId))
+      toTell.set(name, 0);
   // A retry is work again, once its back-off is over.
   for (const { ending, record } of plain)
-    if (record.delay !== null)
+    if (record.delay !== undefined)
       for (const [lane, inMs] of store.wakeups.toTell(
         [ending.own.laneId],
         record.delay,
@@ -139,7 +206,9 @@ function noteEnds(
     const { ending, record } = plain[place - 1]!;
     ends[place - 1] = resultOf(record, atMs);
     store.leases.forget(ending.own);
-    if (record.delay !== null)
+    store.heldStreams.forget(ending.own);
+    store.tails.ringEndedHere(ending.own.executionId);
+    if (record.delay !== undefined)
       store.wakeups.ringHere([ending.own.laneId], record.delay);
   }
   if (ended !== null) {
@@ -149,22 +218,25 @@ function noteEnds(
   return ends;
 }
 
-/** @returns nothing where an earlier claim's answer may have to be repeated */
+/** All of one claimant. @returns nothing where an earlier claim's answer may have to be repeated */
 async function quickClaim(
   store: Store,
-  args: ClaimArgs,
+  calls: readonly ClaimArgs[],
 ): Promise<QuickClaim | undefined> {
-  if (args.repeat && args.requestId !== undefined) return undefined;
+  const args = calls[0]!;
+  if (args.repeat && calls.some(({ requestId }) => requestId !== undefined))
+    return undefined;
   await store.holders.create(store.db, args);
   const offered = new Set(args.capabilities);
   return {
     routes: args.lanes.map((lane) =>
       store.routes.serveable(lane, offered, args.namespace),
     ),
-    max: args.max,
     leaseTtlMs: args.leaseTtlMs,
     holder: store.holders.ensure(args),
-    requestId: args.requestId,
+    requests: calls.flatMap(({ max, requestId }) =>
+      Array.from({ length: max }, () => requestId),
+    ),
     floorOf: (route) => store.floors.of(route),
   };
 }
@@ -203,7 +275,7 @@ async function noteClaims(
   for (const { timeout_at: timeoutAt, renewed_at: takenAt } of taken)
     if (timeoutAt !== null) store.wakeups.ringTimer(timeoutAt - takenAt!);
 
-  if (claimed.length === args.max) return { claimed };
+  if (claimed.length === claim.requests.length) return { claimed };
   // The statement saw the store as it was before the leases that it made.
   const nextDueInMs = Math.min(
     first.next_due === null ? Infinity : first.next_due - first.looked_at,
@@ -219,7 +291,7 @@ const ENDS = `
       SELECT json_agg(json_build_array(place, at))::TEXT
       FROM held, go
       WHERE go.ahead
-    ) AS ended`;
+    )`;
 
 /** The last part is read by the answer, for what is only read would not happen otherwise. */
 const END = `
@@ -227,16 +299,21 @@ const END = `
     SELECT TRUE AS ahead
   ), ${ENDED}, notified AS (${notified("EXISTS (SELECT 1 FROM held)")}
   )
-  SELECT ${ENDS}, (SELECT count(*) FROM notified) AS notified`;
+  SELECT ${ENDS} AS ended, (SELECT count(*) FROM notified) AS notified`;
 
-const claimAnswer = (more = "") => `
-  SELECT meta.*, taken.id, partition, route, kind, attempt, attempt_id, attempt_type, attempt_at, lease, epoch, holder,
+/** What ended is said once, in the first row; it is as long as all rows together. */
+const claimAnswer = (ends?: string) => `
+  SELECT meta.*,${
+    ends === undefined
+      ? ""
+      : ` CASE WHEN coalesce(taken.place, 1) = 1 THEN ${ends} END AS ended,`
+  } taken.id, partition, route, kind, attempt, attempt_id, attempt_type, attempt_at, lease, epoch, holder,
     lease_expires_at, renewed_at, timeout_at, tags, details, retries, stood_at, was_due, was_interrupted, inputs.payload,
     inputs.policy
   FROM (
     SELECT go.ahead, given.now AS looked_at, (SELECT coalesce(max(id), 0) FROM routes) AS newest_route,
       NOT (SELECT found FROM lost) AND NOT EXISTS (SELECT 1 FROM candidates WHERE due) AS nothing_due,
-      ${NEXT_DUE_UNLESS_FULL} AS next_due, (SELECT count(*) FROM notified) AS notified${more}
+      ${NEXT_DUE_UNLESS_FULL} AS next_due, (SELECT count(*) FROM notified) AS notified
     FROM given, go
   ) AS meta
   LEFT JOIN taken ON TRUE
@@ -255,4 +332,4 @@ const END_AND_CLAIM = `
     SELECT ${MAY_TAKE} AND all_held.count = (SELECT count(*) FROM ending) AS ahead, now_ms() AS now
     FROM (SELECT count(*) FROM picked) AS all_picked, (SELECT count(*) FROM held) AS all_held
   ), ${ENDED}, ${TAKEN}, notified AS (${notified("(SELECT ahead FROM go)")}
-  )${claimAnswer(`,${ENDS}`)}`;
+  )${claimAnswer(ENDS)}`;

@@ -4,15 +4,18 @@
  */
 import { HOME, HOMES, isTerminalHome } from "@flowfabric/core";
 import {
+  eligibleScore,
   EXECUTION_COLUMNS,
-  readTags,
   type ExecutionRow,
+  OWN_RETENTION_OFFSET,
+  readTags,
+  type SuspensionRow,
 } from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
+import type { Session } from "../session.js";
 import type { Store } from "../store.js";
 import { saveExecution, selectExecutions } from "./executions.js";
-import { eligibleScore, OWN_RETENTION_OFFSET } from "./lifecycle.js";
+import { readOpenSuspensions } from "./suspensions.js";
 
 export interface ReconcileResult {
   readonly processed: number;
@@ -37,9 +40,10 @@ export async function reconcilePage(
     partition ?? null,
     limit,
   );
+  const suspensions = await readOpenSuspensions(tx, rows);
   for (const row of rows) {
     try {
-      processed += await repair(tx, row);
+      processed += await repair(tx, row, suspensions.get(row.seq));
     } catch {
       errors++;
     }
@@ -49,22 +53,29 @@ export async function reconcilePage(
   return { processed, errors, more };
 }
 
-async function repair(tx: Session, row: ExecutionRow): Promise<number> {
+async function repair(
+  tx: Session,
+  row: ExecutionRow,
+  suspension: SuspensionRow | undefined,
+): Promise<number> {
   if (!(row.home in HOMES)) throw new Error(`unknown home ${row.home}`);
   let repairs = 0;
-  const score = expectedScore(row);
+  const score = suspension?.created_at ?? expectedScore(row);
+  const timeoutAt =
+    suspension === undefined ? row.timeout_at : suspension.timeout_at;
   const timerAt = isTerminalHome(row.home)
     ? null
-    : earliest(row.deadline_at, row.timeout_at);
+    : earliest(row.deadline_at, timeoutAt);
   if (
     (score !== undefined && score !== row.score) ||
     timerAt !== row.timer_at
   ) {
     row.score = score ?? row.score;
+    row.timeout_at = timeoutAt;
     saveExecution(tx, row);
     repairs++;
   }
-  for (const [key, value] of Object.entries(readTags(row)))
+  for (const [key, value] of Object.entries(readTags(row.tags)))
     repairs += await tx.change(
       ENSURE_TAG,
       key,

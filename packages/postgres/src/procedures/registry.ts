@@ -5,9 +5,9 @@ import {
   HEARTBEAT_THROTTLE_MS,
   type LiveWorker,
 } from "@flowfabric/core";
-import { parseJson } from "@flowfabric/core/sql";
+import { parseJson, type Presence } from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
+import type { Session } from "../session.js";
 import type { Store } from "../store.js";
 import type { Route } from "./routes.js";
 import { unblockRoutes } from "./unblock.js";
@@ -55,14 +55,6 @@ export async function liveWorkers(
       capabilities: parseJson<string[]>(row.capabilities, "capabilities"),
     }),
   );
-}
-
-export interface Presence {
-  readonly workerId: string;
-  readonly workerInstanceId: string;
-  readonly namespace?: string | undefined;
-  readonly lanes: readonly string[];
-  readonly capabilities: readonly string[];
 }
 
 /**

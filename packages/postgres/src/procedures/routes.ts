@@ -18,6 +18,7 @@ export class Routes {
   readonly #byId = new Map<number, Route>();
   readonly #byName = new Map<string, Route>();
   readonly #byLane = new Map<string, Route[]>();
+  #newest = 0;
 
   /** The route of a submission; made at first use, by a transaction of its own. */
   ensure(namespace: string, lane: string, required: readonly string[]): Route {
@@ -43,6 +44,11 @@ export class Routes {
     const known = this.#byId.get(id);
     if (known !== undefined) return known;
     throw new NotInMemory((db) => this.refresh(db));
+  }
+
+  /** The greatest number that is known here; 0 for none. */
+  get newest(): number {
+    return this.#newest;
   }
 
   /** @param newest the greatest number that a look at the store found; 0 for none */
@@ -74,6 +80,7 @@ export class Routes {
         required: row.required === "" ? [] : row.required.split(","),
       };
       this.#byId.set(row.id, route);
+      this.#newest = Math.max(this.#newest, row.id);
       this.#byName.set(nameOf(row.namespace, row.lane, row.required), route);
       const ofLane = this.#byLane.get(row.lane);
       if (ofLane === undefined) this.#byLane.set(row.lane, [route]);

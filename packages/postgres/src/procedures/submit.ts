@@ -22,6 +22,7 @@ import {
   type CreateExecutionArgs,
   type CreateExecutionResult,
   type ExecutionPolicy,
+  type Grouped,
   type Refusal,
   type SubmitManyResult,
 } from "@flowfabric/core";
@@ -33,10 +34,14 @@ import {
   type ExecutionRow,
 } from "@flowfabric/core/sql";
 
-import { Database, notified, type Session } from "../db.js";
-import { Grouped } from "../grouped.js";
+import { Database } from "../db.js";
+import { grouped } from "../grouped.js";
+import { notified } from "../notifier.js";
+import type { Session } from "../session.js";
 import type { Store } from "../store.js";
 import { FIND_EXECUTION, readBySeq, selectExecution } from "./executions.js";
+import { eventCode } from "./log.js";
+import { Packed, unpacked, type Slice } from "./packed.js";
 import type { Route } from "./routes.js";
 
 type Submitted = CreateExecutionResult | Refusal;
@@ -50,7 +55,7 @@ export class Submissions {
   readonly #grouped: Grouped<CreateExecutionArgs, Submitted>;
 
   constructor(store: Store) {
-    this.#grouped = new Grouped((items) => submitEach(store, items));
+    this.#grouped = grouped((items) => submitEach(store, items));
   }
 
   submit(args: CreateExecutionArgs): Promise<Submitted> {
@@ -176,13 +181,17 @@ async function writeTogether(
   const answers = new Map<CreateExecutionArgs, Created>();
   if (items.length === 0) return answers;
   const records: SubmitRecord[] = [];
+  const payloads = new Packed();
   for (const { args, policy } of items) {
     const required = requiredOf(policy);
     // Inside a transaction this is thrown, and the transaction run again.
     if (db instanceof Database)
       await store.routes.create(db, args.namespace, args.laneId, required);
     const route = store.routes.ensure(args.namespace, args.laneId, required);
-    records.push(recordOf(args, policy, route));
+    records.push({
+      ...recordOf(args, policy, route),
+      ...payloads.add(payloadOf(args)),
+    });
   }
   const lanes = [...new Set(items.map(({ args }) => args.laneId))];
   const isOwn = db instanceof Database;
@@ -190,12 +199,15 @@ async function writeTogether(
   const toTell = isOwn ? store.wakeups.toTell(lanes) : NOTHING_TO_TELL;
   const values = [
     JSON.stringify(records),
-    items.map(({ args }) => payloadOf(args)),
+    payloads.bytes(),
     ...store.db.notifier.values(toTell),
   ];
   const rows = isOwn
     ? await db.query<WrittenRow>(INSERT_EXECUTIONS, ...values)
-    : await db.all<WrittenRow>(INSERT_EXECUTIONS, ...values);
+    : await db.all<WrittenRow>(
+        db.isCallers ? INSERT_FOR_CALLER : INSERT_EXECUTIONS,
+        ...values,
+      );
   const byId = new Map(rows.map((row) => [executionIdOf(row), row]));
   for (const { args } of items) {
     const row = byId.get(args.executionId);
@@ -287,34 +299,37 @@ function keyOf(args: CreateExecutionArgs): string | null {
     : args.idempotencyKey;
 }
 
-function payloadOf(args: CreateExecutionArgs): Uint8Array | null {
-  return args.inputPayload === undefined || args.inputPayload.length === 0
-    ? null
-    : Buffer.from(args.inputPayload);
+function payloadOf({
+  inputPayload,
+}: CreateExecutionArgs): Uint8Array | undefined {
+  return inputPayload?.length === 0 ? undefined : inputPayload;
 }
 
-/** What the statement takes of one submission, but for its payload; instants that depend on the clock are its matter. */
-interface SubmitRecord {
+/**
+ * What the statement takes of one submission; instants that depend on the clock are its matter. What is not set is left
+ * out, for whatever is said has to be read.
+ */
+interface SubmitRecord extends Slice {
   readonly id: string;
   readonly partition: number;
   readonly route: number;
   readonly kind: string;
   readonly priority: number;
-  readonly delay_until: number | null;
-  readonly deadline_at: number | null;
-  readonly deadline_in: number | null;
-  readonly timeout_ms: number | null;
-  readonly max_reclaims: number | null;
-  readonly keep_ms: number | null;
-  readonly tags: string | null;
-  readonly policy: string | null;
-  readonly fingerprint: string | null;
-  readonly key: string | null;
-  readonly creator: string | null;
+  readonly delay_until: number | undefined;
+  readonly deadline_at: number | undefined;
+  readonly deadline_in: number | undefined;
+  readonly timeout_ms: number | undefined;
+  readonly max_reclaims: number | undefined;
+  readonly keep_ms: number | undefined;
+  readonly tags: string | undefined;
+  readonly policy: string | undefined;
+  readonly fingerprint: string | undefined;
+  readonly key: string | undefined;
+  readonly creator: string | undefined;
   /** Where and how long the key is remembered; absent where it is not. */
-  readonly namespace: string | null;
-  readonly lane: string | null;
-  readonly remember_ms: number | null;
+  readonly namespace: string | undefined;
+  readonly lane: string | undefined;
+  readonly remember_ms: number | undefined;
 }
 
 function recordOf(
@@ -331,21 +346,23 @@ function recordOf(
     route: route.id,
     kind: args.executionKind,
     priority: clampPriority(args.priority ?? policy.priority ?? 0),
-    delay_until: args.delayUntilMs ?? policy.delayUntilMs ?? null,
-    deadline_at: args.executionDeadlineAtMs ?? null,
-    deadline_in: policy.timeoutPolicy?.executionDeadlineMs ?? null,
-    timeout_ms: policy.timeoutPolicy?.attemptTimeoutMs ?? null,
-    max_reclaims: policyReclaimCap(policy) ?? null,
-    keep_ms: policy.streamPolicy?.retentionTtlMs ?? null,
+    delay_until: args.delayUntilMs ?? policy.delayUntilMs,
+    deadline_at: args.executionDeadlineAtMs,
+    deadline_in: policy.timeoutPolicy?.executionDeadlineMs,
+    timeout_ms: policy.timeoutPolicy?.attemptTimeoutMs,
+    max_reclaims: policyReclaimCap(policy),
+    keep_ms: policy.streamPolicy?.retentionTtlMs,
     tags:
-      Object.keys(args.tags).length === 0 ? null : JSON.stringify(args.tags),
-    policy: args.policy === undefined ? null : canonicalJson(args.policy),
-    fingerprint: requestFingerprint(args) ?? null,
-    key,
-    creator: args.creatorIdentity ?? null,
-    namespace: isRemembered ? args.namespace : null,
-    lane: isRemembered ? args.laneId : null,
-    remember_ms: isRemembered ? policy.dedupWindowMs : null,
+      Object.keys(args.tags).length === 0
+        ? undefined
+        : JSON.stringify(args.tags),
+    policy: args.policy === undefined ? undefined : canonicalJson(args.policy),
+    fingerprint: requestFingerprint(args),
+    key: key ?? undefined,
+    creator: args.creatorIdentity,
+    namespace: isRemembered ? args.namespace : undefined,
+    lane: isRemembered ? args.laneId : undefined,
+    remember_ms: isRemembered ? policy.dedupWindowMs : undefined,
   };
 }
 
@@ -400,26 +417,21 @@ async function isSameRequest(
 }
 
 /**
- * Records as JSON beside their payloads. Nothing is written where the id exists or the key is remembered. Whoever
+ * Records as JSON, then their payloads. Nothing is written where the id exists or the key is remembered. Whoever
  * commits such a one at the same instant makes this statement wait, and then either passes over the item (by its key)
  * or fails (by its id); failed, it is run again, and finds the id.
  */
-const INSERT_EXECUTIONS = `
+const insertExecutions = (logged: string) => `
   WITH clock AS MATERIALIZED (
     SELECT now_ms() AS now
   ), given AS MATERIALIZED (
     SELECT r.*, clock.now, coalesce(r.delay_until > clock.now, FALSE) AS delayed,
       coalesce(r.deadline_at, clock.now + r.deadline_in) AS ends_at, nextval('{schema}.executions_seq_seq') AS seq
-    FROM clock, ROWS FROM (
-      json_to_recordset(?::JSON) AS (
-        id UUID, partition INTEGER, route BIGINT, kind TEXT, priority INTEGER, delay_until BIGINT, deadline_at BIGINT,
-        deadline_in BIGINT, timeout_ms BIGINT, max_reclaims INTEGER, keep_ms BIGINT, tags TEXT, policy TEXT,
-        fingerprint TEXT, key TEXT, creator TEXT, namespace TEXT, lane TEXT, remember_ms BIGINT
-      ),
-      unnest(?::BYTEA[])
-    ) AS r (
-      id, partition, route, kind, priority, delay_until, deadline_at, deadline_in, timeout_ms, max_reclaims, keep_ms,
-      tags, policy, fingerprint, key, creator, namespace, lane, remember_ms, payload
+    FROM clock, json_to_recordset(?::JSON) AS r (
+      id UUID, partition INTEGER, route BIGINT, kind TEXT, priority INTEGER, delay_until BIGINT, deadline_at BIGINT,
+      deadline_in BIGINT, timeout_ms BIGINT, max_reclaims INTEGER, keep_ms BIGINT, tags TEXT, policy TEXT,
+      fingerprint TEXT, key TEXT, creator TEXT, namespace TEXT, lane TEXT, remember_ms BIGINT, from_byte INTEGER,
+      size INTEGER
     )
     WHERE (SELECT seq FROM executions AS e WHERE e.id = r.id AND e.partition = r.partition) IS NULL
   ), remembered AS (
@@ -450,24 +462,41 @@ const INSERT_EXECUTIONS = `
     FROM fresh
   ), kept AS (
     INSERT INTO inputs (seq, payload, policy, fingerprint, idempotency_key, creator)
-    SELECT seq, payload, policy, fingerprint, key, creator
+    SELECT seq, ${unpacked("fresh")}, policy, fingerprint, key, creator
     FROM fresh
-    WHERE num_nonnulls(payload, policy, fingerprint, key, creator) > 0
+    WHERE num_nonnulls(size, policy, fingerprint, key, creator) > 0
   ), tagged AS (
     INSERT INTO tags (tag_key, tag_value, created_at, id, seq)
     SELECT tag.key, tag.value, now, id, seq
     FROM fresh, json_each_text(tags::JSON) AS tag
     WHERE tags IS NOT NULL
   ), logged AS (
-    INSERT INTO events (position, execution, n, at, type, actor, state, tags)
-    SELECT NULL, seq, 1, now, ${CREATED}, ${CLIENT},
-      CASE WHEN delayed THEN ${STATE_DELAYED} ELSE ${STATE_ELIGIBLE} END, tags
-    FROM fresh
+    INSERT INTO events (position, execution, n, at, type, actor, state, data, tags)
+${logged}
   ), notified AS (${notified("EXISTS (SELECT 1 FROM fresh)")}
   )
   SELECT id, partition, delayed, ends_at - now AS deadline_in
   FROM fresh
   LEFT JOIN notified ON TRUE`;
+
+const created = (position: string) => `
+    SELECT ${position}, seq, 1, now, ${CREATED}, ${CLIENT},
+      CASE WHEN delayed THEN ${STATE_DELAYED} ELSE ${STATE_ELIGIBLE} END, NULL, tags
+    FROM fresh`;
+
+/** The feed of tags shows it where it has any. */
+const INSERT_EXECUTIONS = insertExecutions(
+  created(
+    "CASE WHEN tags IS NOT NULL THEN nextval('{schema}.events_position') END",
+  ),
+);
+
+/** No position is drawn, for that would stall the feeds until the caller commits; see \`unplaced.ts\`. */
+const INSERT_FOR_CALLER = insertExecutions(`${created("NULL::BIGINT")}
+    UNION ALL
+    SELECT NULL, seq, NULL, now, ${eventCode("tags_changed")}, ${CLIENT}, NULL, '{"attached":' || tags || '}', tags
+    FROM fresh
+    WHERE tags IS NOT NULL`);
 
 const FIND_KEY = `
   SELECT seq

@@ -11,31 +11,31 @@ import {
   type LeaseId,
 } from "@flowfabric/core";
 import {
+  acquireLease,
+  attemptTypeOf,
   bytesToUuid,
   changeDetails,
   effectiveNow,
   executionIdOf,
-  readTags,
-  uuidToBytes,
   type ExecutionRow,
+  type Holder,
+  isInterrupted,
+  nextAttemptType,
+  readTags,
+  resumeAttempt,
+  uuidToBytes,
 } from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
+import type { Session } from "../session.js";
+import type { Store } from "../store.js";
+import { saveExecution } from "./executions.js";
 import {
-  attemptTypeOf,
-  acquireLease,
   archiveAttempt,
   beginAttempt,
   dropGrant,
-  isInterrupted,
   markLapsedIfDue,
-  nextAttemptType,
   promoteIfDue,
-  resumeAttempt,
 } from "./lifecycle.js";
-import type { Store } from "../store.js";
-import { saveExecution } from "./executions.js";
-import type { Holder } from "./holders.js";
 import { appendEvent } from "./log.js";
 
 export interface Taker extends Holder {
@@ -60,6 +60,18 @@ export async function takeExecution(
   taker: Taker,
   nowMs: number,
 ): Promise<ClaimedExecution | undefined> {
+  const kind = take(store, tx, row, taker, nowMs);
+  return kind && (await claimedExecution(store, tx, row, kind));
+}
+
+/** As {@link takeExecution}; its input is left to be read. */
+export function take(
+  store: Store,
+  tx: Session,
+  row: ExecutionRow,
+  taker: Taker,
+  nowMs: number,
+): ClaimedExecution["kind"] | undefined {
   const now = effectiveNow(row, nowMs);
   promoteIfDue(tx, row, now);
   if (markLapsedIfDue(tx, row, now) && row.score > now) {
@@ -78,6 +90,7 @@ export async function takeExecution(
     archiveAttempt(tx, row, now, {
       state: "interrupted_reclaimed",
       failureReason: lossReason,
+      closes: "reclaimed",
     });
     changeDetails(row, {
       nextReason: lossReason,
@@ -122,7 +135,7 @@ export async function takeExecution(
   const { timeout_at: timeoutAt } = row;
   if (timeoutAt !== null)
     tx.afterCommit(() => store.wakeups.ringTimer(timeoutAt - now));
-  return await claimedExecution(store, tx, row, kind);
+  return kind;
 }
 
 /** What a claim answers, from the stored lease: also the answer to a repeat. */
@@ -196,7 +209,7 @@ export function toClaimed(
     context: {
       inputPayload: payload ?? EMPTY,
       executionKind: row.kind,
-      tags: readTags(row),
+      tags: readTags(row.tags),
     },
   };
 }

@@ -4,14 +4,15 @@ import {
   changeDetails,
   effectiveNow,
   EXECUTION_COLUMNS,
-  reasonCode,
   type ExecutionRow,
+  placeRunnable,
+  reasonCode,
 } from "@flowfabric/core/sql";
 
-import type { Session } from "../db.js";
+import type { Session } from "../session.js";
 import type { Store } from "../store.js";
 import { LOCK_HERE, saveExecution, selectExecutions } from "./executions.js";
-import { dropGrant, placeRunnable, ringAfterCommit } from "./lifecycle.js";
+import { dropGrant, ringAfterCommit } from "./lifecycle.js";
 import { appendEvent } from "./log.js";
 import type { Route } from "./routes.js";
 
