@@ -1,0 +1,3 @@
+/** FlowFabric on Valkey or Redis: `valkeyBackend({ url })`. */
+export { valkeyBackend } from "./backend.js";
+export type { ValkeyOptions } from "./options.js";
