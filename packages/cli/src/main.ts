@@ -12,7 +12,11 @@ import { addList } from "./commands/list.js";
 import { addMigrate } from "./commands/migrate.js";
 import { addReplay } from "./commands/replay.js";
 import { addResult } from "./commands/result.js";
+import { addSignal } from "./commands/signal.js";
 import { addSubmit } from "./commands/submit.js";
+import { addSuspended } from "./commands/suspended.js";
+import { addTail } from "./commands/tail.js";
+import { addWaitpoints } from "./commands/waitpoints.js";
 import { addWorker } from "./commands/worker.js";
 import { describeFailure, EXIT_USAGE, exitCodeOf } from "./errors.js";
 import { remark } from "./output.js";
@@ -42,6 +46,10 @@ for (const add of [
   addList,
   addCancel,
   addReplay,
+  addTail,
+  addSuspended,
+  addWaitpoints,
+  addSignal,
   addMigrate,
 ])
   add(program);

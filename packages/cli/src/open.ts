@@ -8,11 +8,27 @@ import { Client } from "@flowfabric/sdk";
 
 import { RefusedError, UsageError } from "./errors.js";
 import type { StoreOptions } from "./options.js";
+import {
+  describeValkeyAddress,
+  formatValkeyAddress,
+  isValkeyScheme,
+  parseValkeyAddress,
+  valkeyServer,
+  valkeyStoreExists,
+  type ValkeyAddress,
+} from "./valkey.js";
 
 /** Longer than one letter, or Windows drives would be schemes. */
 const SCHEME = /^([a-z][a-z0-9+.-]+):(.*)$/is;
 
-const DEFAULT_SCHEMA = "flowfabric";
+/** What keeps a store apart from others on its server. */
+interface StoreNames {
+  readonly schema: string;
+  readonly prefix: string;
+}
+
+/** Those of the backends, so that a program that names none has the same store. */
+const DEFAULT_NAMES: StoreNames = { schema: "flowfabric", prefix: "ff" };
 
 /** Where a store is. */
 export type StoreAddress =
@@ -21,30 +37,34 @@ export type StoreAddress =
       readonly kind: "postgres";
       readonly connectionString: string;
       readonly schema: string;
-    };
+    }
+  | ValkeyAddress;
 
 /**
- * What a `--backend` value names: a file, or a Postgres database, of which `?schema=` chooses the schema.
+ * What a `--backend` value names: a file, a Postgres database, of which `?schema=` chooses the schema, or a Valkey or Redis,
+ * of which `?prefix=` chooses the keys.
  * @throws UsageError for anything else
  */
 export function parseAddress(
   given: string,
-  defaultSchema = DEFAULT_SCHEMA,
+  defaults = DEFAULT_NAMES,
 ): StoreAddress {
   const match = SCHEME.exec(given);
   const scheme = match?.[1]?.toLowerCase();
   switch (scheme) {
     case "postgres":
     case "postgresql":
-      return parseServerAddress(given, defaultSchema);
+      return parseServerAddress(given, defaults.schema);
     case "sqlite":
       return fileAddress((match?.[2] ?? "").replace(/^\/\//, ""));
     case undefined:
       return fileAddress(given);
     default:
+      if (isValkeyScheme(scheme))
+        return parseValkeyAddress(given, defaults.prefix);
       // What follows the scheme is not repeated: a URL may hold a password.
       throw new UsageError(
-        `cannot open a store of kind "${scheme}:"; give --backend <path>, --backend sqlite:<path> or --backend postgres://<user>@<host>/<database>`,
+        `cannot open a store of kind "${scheme}:"; give --backend <path>, --backend sqlite:<path>, --backend postgres://<user>@<host>/<database> or --backend valkey://<host>:<port>`,
       );
   }
 }
@@ -76,6 +96,7 @@ function parseServerAddress(
 /** The text that {@link parseAddress} reads: for another process, never for people. */
 export function formatAddress(address: StoreAddress): string {
   if (address.kind === "sqlite") return `sqlite:${address.path}`;
+  if (address.kind === "valkey") return formatValkeyAddress(address);
   const url = new URL(address.connectionString);
   url.searchParams.set("schema", address.schema);
   return url.href;
@@ -84,6 +105,7 @@ export function formatAddress(address: StoreAddress): string {
 /** As people see it, without anything secret. */
 export function describeAddress(address: StoreAddress): string {
   if (address.kind === "sqlite") return address.path;
+  if (address.kind === "valkey") return describeValkeyAddress(address);
   const { protocol, username, host, pathname } = new URL(
     address.connectionString,
   );
@@ -109,6 +131,11 @@ export async function openStore(
     const { connectionString, schema } = address;
     return postgresBackend({ connectionString, schema });
   }
+  if (address.kind === "valkey") {
+    const { valkeyBackend } = await import("@flowfabric/valkey");
+    const { prefix } = address;
+    return valkeyBackend({ ...valkeyServer(address), prefix });
+  }
   const { path } = address;
   makeFolder(path);
   const { sqliteBackend } = await import("@flowfabric/sqlite");
@@ -118,6 +145,7 @@ export async function openStore(
 export async function storeExists(address: StoreAddress): Promise<boolean> {
   if (address.kind === "sqlite")
     return address.path === ":memory:" || existsSync(address.path);
+  if (address.kind === "valkey") return valkeyStoreExists(address);
   const { version, migrations } = await migrateStore(address, {
     dryRun: true,
   });
@@ -126,7 +154,7 @@ export async function storeExists(address: StoreAddress): Promise<boolean> {
 
 /** Brings a store to this version's schema, or tells what that would take. */
 export async function migrateStore(
-  address: StoreAddress,
+  address: Exclude<StoreAddress, ValkeyAddress>,
   { dryRun }: { readonly dryRun: boolean },
 ): Promise<MigrationReport> {
   if (address.kind === "postgres") {

@@ -15,7 +15,7 @@ export interface StoreOptions extends BackendOptions {
 export function backendOption(what: string): Option {
   return new Option(
     "--db, --backend <store>",
-    `${what}: a file, or postgres://<user>@<host>/<database>[?schema=<name>]`,
+    `${what}: a file, postgres://<user>@<host>/<database>[?schema=<name>], or valkey://<host>:<port>[?prefix=<name>]`,
   );
 }
 

@@ -161,12 +161,14 @@ describe("migrate", () => {
       "applied 0001_executions",
       "applied 0002_events",
       "applied 0003_workers",
-      `${box.db} now has schema 3`,
+      "applied 0004_suspension",
+      "applied 0005_streams",
+      `${box.db} now has schema 5`,
       "",
     ]);
     expect(await box.run(["migrate"])).toEqual({
       code: 0,
-      stdout: `up to date: ${box.db} has schema 3\n`,
+      stdout: `up to date: ${box.db} has schema 5\n`,
       stderr: "",
     });
     await submit("k");
@@ -176,10 +178,10 @@ describe("migrate", () => {
     const dry = await box.run(["migrate", "--dry-run"]);
     expect(dry.code).toBe(0);
     expect(dry.stderr).toBe(
-      `3 migrations would be applied to ${box.db}; nothing was changed\n`,
+      `5 migrations would be applied to ${box.db}; nothing was changed\n`,
     );
     expect(readdirSync(box.folder)).toEqual([]);
-    const order = ["executions", "events", "workers"].map((table) =>
+    const order = ["executions", "events", "workers", "streams"].map((table) =>
       dry.stdout.indexOf(`CREATE TABLE ${table} (`),
     );
     expect(order).toEqual([...order].sort((a, b) => a - b));
@@ -215,13 +217,13 @@ describe("migrate", () => {
       database.exec(sql);
       database.close();
     };
-    change("INSERT INTO migrations VALUES (4, 'later', 'x', 0)");
+    change("INSERT INTO migrations VALUES (999, 'later', 'x', 0)");
     for (const args of [["migrate"], ["migrate", "--dry-run"]]) {
       const { code, stdout, stderr } = await box.run(args);
       expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
       expect(stderr).toMatch(/library_version_mismatch/);
     }
-    change("DELETE FROM migrations WHERE version = 4");
+    change("DELETE FROM migrations WHERE version = 999");
     change("UPDATE migrations SET checksum = 'edited' WHERE version = 2");
     for (const args of [["migrate"], ["migrate", "--dry-run"]])
       expect(await box.run(args)).toMatchObject({
@@ -253,7 +255,7 @@ describe("errors are one line and an exit code", () => {
       2,
       /--input '\{x' is not JSON.*--raw/,
     ],
-    ["other store", ["list", "--db", "redis://u:pw@h"], 2, /kind "redis:"/],
+    ["other store", ["list", "--db", "mysql://u:pw@h"], 2, /kind "mysql:"/],
     [
       "no store",
       ["list", "--db", "missing.db"],

@@ -1,12 +1,16 @@
 /** The demo from outside, on whichever store it is told. */
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import type { ChildProcess } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 
 import { Sandbox } from "./command.js";
 
 const FILES = 30;
+
+/** A test runs the demo up to three times, each with processes of its own, on a machine that may be busy. */
+const TIMEOUT_MS = 120_000;
 
 export interface DemoStore {
   /** The options that name the store, for every command alike; none: the demo's own default. */
@@ -22,6 +26,7 @@ let box: Sandbox;
  * @param shared one that other commands are told by the same words
  */
 export function demoTests(usual: DemoStore, shared: DemoStore): void {
+  vi.setConfig({ testTimeout: TIMEOUT_MS });
   beforeEach(() => {
     box = new Sandbox();
     mkdirSync(join(box.folder, "texts", "node_modules"), { recursive: true });
@@ -55,6 +60,12 @@ export function demoTests(usual: DemoStore, shared: DemoStore): void {
     expect(first.stdout).toContain(
       `Each of ${FILES + 1} executions ended exactly once`,
     );
+    expect(first.stdout).toContain(
+      `${FILES} text files with ${FILES * 4} words:`,
+    );
+    expect(first.stdout).toMatch(
+      /Suspended until .*\n.*second process .* signals 'approved'\.\n✓ Published, approved by second-process: /,
+    );
     expect(first.code).toBe(0);
     const report = readFileSync(box.path(".flowfabric/report.html"), "utf8");
     expect(report).toContain('data-kill="true"');
@@ -78,6 +89,11 @@ export function demoTests(usual: DemoStore, shared: DemoStore): void {
     expect(third.stdout).toContain("nothing to kill");
     expect(third.stdout).toMatch(/failed poison\/.*stored by an earlier run/);
     expect(third.stdout).toContain("of the run that did the work");
+    expect(second.stdout).toContain("✓ Published, approved by");
+    expect(third.stdout).toContain(
+      "✓ Published by an earlier run, approved by",
+    );
+    expect(third.stdout).not.toContain("Suspended");
     expect(third.code).toBe(0);
   });
 
@@ -110,6 +126,49 @@ export function demoTests(usual: DemoStore, shared: DemoStore): void {
     expect(next.code).toBe(0);
   });
 
+  test("--manual waits for a person across runs, and a no is a no", async () => {
+    writeTexts(2);
+    const demo = [
+      ...["demo", "texts", ...usual.options(box), "--manual"],
+      ...["--no-kill", "--workers", "1"],
+    ];
+    const published = box.path(".flowfabric/report.md");
+    const interrupted = box.start(demo);
+    const first = await approvalCommand(interrupted.child);
+    interrupted.child.kill("SIGINT");
+    expect((await interrupted.ended).code).toBe(130);
+    expect(existsSync(published)).toBe(false);
+
+    const waiting = box.start(demo);
+    const approve = await approvalCommand(waiting.child);
+    expect(approve).toEqual(first);
+    // Addresses are shown without their passwords.
+    const store = usual.options(box);
+    expect(await box.run([...approve, ...store])).toMatchObject({
+      code: 0,
+      stdout: "resumed\n",
+    });
+    const approved = await waiting.ended;
+    expect(approved.stdout).toContain("✓ Published, approved by ");
+    expect(approved.stdout).toContain(readFileSync(published, "utf8"));
+    expect(approved.code).toBe(0);
+
+    writeFileSync(join(box.folder, "texts", "text-0.md"), "more words now\n");
+    const asking = box.start(demo);
+    const reject = await approvalCommand(asking.child);
+    expect(
+      await box.run([
+        ...[...reject, ...store],
+        ...["--name", "rejected", "--source", "eve"],
+      ]),
+    ).toMatchObject({ code: 0 });
+    const rejected = await asking.ended;
+    expect(rejected.stdout).toContain(
+      "✗ Not published, failed: eve answered 'rejected'",
+    );
+    expect(rejected.code).toBe(0);
+  });
+
   test("a folder without text files is nothing to do", async () => {
     const { code, stdout } = await box.run([
       "demo",
@@ -140,6 +199,20 @@ export function demoTests(usual: DemoStore, shared: DemoStore): void {
     const refused = await box.run([...demo, "--fresh"]);
     expect(refused.stderr).toContain("which also holds the lane default");
     expect(refused.code).toBe(1);
+  });
+}
+
+/** The arguments of the command that a person is asked to run. */
+function approvalCommand(child: ChildProcess): Promise<string[]> {
+  return new Promise((resolve, reject) => {
+    let seen = "";
+    child.stdout?.on("data", (text: string) => {
+      seen += text;
+      const command = /npx flowfabric (signal .*)\n/.exec(seen)?.[1];
+      if (command !== undefined)
+        resolve(command.split(" ").map((word) => word.replaceAll("'", "")));
+    });
+    child.once("close", () => reject(new Error(`nobody was asked: ${seen}`)));
   });
 }
 

@@ -4,6 +4,10 @@ import { UsageError } from "../src/errors.js";
 import { describeAddress, formatAddress, parseAddress } from "../src/open.js";
 import { collectTag, parseDuration, wholeNumber } from "../src/options.js";
 import { formatCount, formatDuration, tableLines } from "../src/output.js";
+import { valkeyServer, type ValkeyAddress } from "../src/valkey.js";
+
+/** What stands in an address wins over them. */
+const OTHERS = { schema: "other", prefix: "other" };
 
 test("durations are read in the units people write", () => {
   expect(parseDuration("250")).toBe(250);
@@ -89,12 +93,58 @@ test("a store is a file or a schema of a server; people are shown no secret of i
     schema: "shop",
   });
   for (const address of [plain, chosen, parseAddress("/tmp/b.db")])
-    expect(parseAddress(formatAddress(address), "other")).toEqual(address);
+    expect(parseAddress(formatAddress(address), OTHERS)).toEqual(address);
+});
+
+test("a store is a prefix of a Valkey or Redis, or of a cluster", () => {
+  const plain = parseAddress("valkey://me:secret@host:7000/2");
+  expect(plain).toEqual({
+    kind: "valkey",
+    url: "valkey://me:secret@host:7000/2",
+    prefix: "ff",
+  });
+  expect(describeAddress(plain)).toBe("valkey://me@host:7000/2?prefix=ff");
+  const chosen = parseAddress("rediss://:secret@host?family=6&prefix=shop");
+  expect(chosen).toMatchObject({
+    url: "rediss://:secret@host?family=6",
+    prefix: "shop",
+  });
+  expect(describeAddress(chosen)).toBe("rediss://host?prefix=shop");
+  const cluster = parseAddress(
+    "valkey+cluster://me:a%40b@one:7000,[::1]:7001,three?prefix=shop",
+  );
+  expect(cluster).toEqual({
+    kind: "valkey",
+    url: "valkey+cluster://me:a%40b@one:7000,[::1]:7001,three",
+    prefix: "shop",
+  });
+  expect(describeAddress(cluster)).toBe(
+    "valkey+cluster://me@one:7000,[::1]:7001,three?prefix=shop",
+  );
+  expect(valkeyServer(cluster as ValkeyAddress)).toEqual({
+    clusterNodes: [
+      { host: "one", port: 7000 },
+      { host: "::1", port: 7001 },
+      { host: "three", port: 6379 },
+    ],
+    redisOptions: { username: "me", password: "a@b" },
+  });
+  for (const address of [plain, chosen, cluster])
+    expect(parseAddress(formatAddress(address), OTHERS)).toEqual(address);
+  for (const wrong of [
+    "valkey://me:secret@one:7000,two:7000",
+    "valkey+cluster://me:secret@one:7000,",
+    "valkey:",
+  ]) {
+    const refused = () => parseAddress(wrong);
+    expect(refused).toThrow(UsageError);
+    expect(refused).not.toThrow(/secret/);
+  }
 });
 
 test("other kinds of stores are refused without repeating the URL", () => {
-  const refused = () => parseAddress("redis://me:secret@host/db");
+  const refused = () => parseAddress("mysql://me:secret@host/db");
   expect(refused).toThrow(UsageError);
-  expect(refused).toThrow(/kind "redis:"/);
+  expect(refused).toThrow(/kind "mysql:"/);
   expect(refused).not.toThrow(/secret/);
 });

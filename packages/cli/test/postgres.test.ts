@@ -7,6 +7,7 @@ import { afterEach, describe, expect, inject, test } from "vitest";
 
 import { said, Sandbox } from "./command.js";
 import { demoTests } from "./demo-suite.js";
+import { signalsTests } from "./signals-suite.js";
 
 const url = inject("postgresUrl");
 const made: string[] = [];
@@ -86,11 +87,11 @@ describe("migrate", () => {
     const first = await box.run(migrate);
     expect(first).toMatchObject({ code: 0, stderr: "" });
     expect(first.stdout).toMatch(
-      /^applied 0001_executions\napplied 0002_events\napplied 0003_workers\npostgres:\S+ now has schema 3\n$/,
+      /^applied 0001_executions\napplied 0002_events\napplied 0003_workers\napplied 0004_suspension\napplied 0005_streams\npostgres:\S+ now has schema 5\n$/,
     );
     const again = await box.run(migrate);
     expect(again).toMatchObject({ code: 0, stderr: "" });
-    expect(again.stdout).toMatch(/^up to date: \S+ has schema 3\n$/);
+    expect(again.stdout).toMatch(/^up to date: \S+ has schema 5\n$/);
   });
 
   test("--dry-run prints the script and touches nothing; run by hand it is the same migration", async () => {
@@ -101,12 +102,16 @@ describe("migrate", () => {
     const dry = await box.run([...migrate, "--dry-run"]);
     expect(dry.code).toBe(0);
     expect(dry.stderr).toMatch(
-      /^3 migrations would be applied to .*changed\n$/,
+      /^5 migrations would be applied to .*changed\n$/,
     );
     expect(dry.stdout).toContain(`CREATE SCHEMA "${schema}"`);
-    const order = ["executions", "events", "workers"].map((table) =>
-      dry.stdout.indexOf(`CREATE TABLE ${table} (`),
-    );
+    const order = [
+      "executions",
+      "events",
+      "workers",
+      "suspensions",
+      "streams",
+    ].map((table) => dry.stdout.indexOf(`CREATE TABLE ${table} (`));
     expect(order).toEqual([...order].sort((a, b) => a - b));
     expect(order).not.toContain(-1);
     expect(await schemaRows(schema)).toEqual([]);
@@ -128,13 +133,13 @@ describe("migrate", () => {
     const address = newAddress();
     const ledger = `"${schemaOf(address)}".migrations`;
     await box.run(["migrate", "--backend", address]);
-    await query(`INSERT INTO ${ledger} VALUES (4, 'later', 'x', 0)`);
+    await query(`INSERT INTO ${ledger} VALUES (999, 'later', 'x', 0)`);
     expect(await box.run(["migrate", "--backend", address])).toMatchObject({
       code: 1,
       stdout: "",
       stderr: expect.stringContaining("library_version_mismatch"),
     });
-    await query(`DELETE FROM ${ledger} WHERE version = 4`);
+    await query(`DELETE FROM ${ledger} WHERE version = 999`);
     await query(`UPDATE ${ledger} SET checksum = 'edited' WHERE version = 2`);
     expect(
       await box.run(["migrate", "--dry-run", "--backend", address]),
@@ -144,6 +149,10 @@ describe("migrate", () => {
       stderr: expect.stringMatching(/^flowfabric: corruption: .*'events'/),
     });
   });
+});
+
+describe("signals and output", () => {
+  signalsTests(() => new Sandbox(newAddress()));
 });
 
 test("submit, worker, result, inspect and list, told by the environment", async () => {

@@ -16,10 +16,15 @@ import type {
   OutcomeOperations,
   ReadOperations,
   ReclaimOperations,
+  SecretOperations,
+  SignalOperations,
+  StreamOperations,
+  SuspensionOperations,
   TagOperations,
   WorkerOperations,
 } from "@flowfabric/core";
 
+import { requireReadBounds, requireTailBounds } from "./stream-bounds.js";
 import { abortable, type CallOptions } from "./waiting.js";
 
 type Offered = Pick<
@@ -49,6 +54,18 @@ type Offered = Pick<
     | "listWorkers"
   > &
   EventOperations &
+  Pick<StreamOperations, "readStream" | "tailStream" | "readSummary"> &
+  SignalOperations &
+  Pick<
+    SuspensionOperations,
+    | "suspendByTriple"
+    | "closeWaitpoint"
+    | "resumeExecution"
+    | "readWaitpointToken"
+    | "listPendingWaitpoints"
+    | "listSuspended"
+  > &
+  SecretOperations &
   Pick<AdminOperations, "ping">;
 
 /** What the client fills in may be left out. */
@@ -121,10 +138,33 @@ const OPERATIONS: {
   tailEvents: "namespace",
   subscribeCompletion: "filter",
   subscribeLeaseHistory: "filter",
+  subscribeSignalDelivery: "filter",
+  subscribeInstanceTags: "filter",
+  readStream: "namespace",
+  tailStream: "namespace",
+  readSummary: "namespace",
+
+  suspendByTriple: "namespace",
+  closeWaitpoint: "namespace",
+  deliverSignal: "namespace",
+  deliverApprovalSignal: "namespace",
+  resumeExecution: "namespace",
+  readWaitpointToken: "namespace",
+  listPendingWaitpoints: "namespace",
+  listSuspended: "none",
+  seedWaitpointHmacSecret: "none",
+  rotateWaitpointHmacSecretAll: "none",
+  listWaitpointHmacKids: "none",
   ping: "none",
 };
 
 type Fields = Readonly<Record<string, unknown>>;
+
+/** What is wrong with these is the program's configuration: told before anything is sent. @throws ConfigError */
+const CHECKS: { readonly [Name in keyof Offered]?: (input: Fields) => void } = {
+  readStream: (input) => requireReadBounds("read_stream", input),
+  tailStream: (input) => requireTailBounds("tail_stream", input),
+};
 
 export function adminOf(
   backend: EngineBackend,
@@ -153,11 +193,13 @@ export function adminOf(
     name,
     name === "ping"
       ? (options?: CallOptions) => abortable(backend.ping(), options?.signal)
-      : (input: Fields = {}, options?: CallOptions) =>
-          abortable(
+      : async (input: Fields = {}, options?: CallOptions) => {
+          CHECKS[name as keyof Offered]?.(input);
+          return abortable(
             operations[name as keyof Offered](complete[rule](input)),
             options?.signal,
-          ),
+          );
+        },
   ]);
   return Object.freeze({
     ...(Object.fromEntries(bound) as Omit<FlowFabricAdmin, "capabilities">),

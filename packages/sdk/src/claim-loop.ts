@@ -10,7 +10,7 @@ import { describeError } from "./logger.js";
 import type { ClaimSource } from "./outbox.js";
 import type { Arrival, ClaimRequest, Session } from "./session.js";
 import { PARK_MS } from "./session.js";
-import { jittered, sharedController, sleep } from "./waiting.js";
+import { jittered, sleep } from "./waiting.js";
 
 const ERROR_PAUSE_MS = 100;
 const ERROR_PAUSE_MS_MAX = 1_000;
@@ -25,9 +25,11 @@ export class ClaimLoop implements ClaimSource {
   readonly #session: Session;
   readonly #hooks: ClaimLoopHooks;
   readonly #pace: IdlePace;
-  readonly #stopped = sharedController();
   /** Claims of unknown fate: repeated before anything new is asked for, so that their leases are not left to lapse. */
   readonly #unresolved: ClaimRequest[] = [];
+  #stopped = false;
+  /** Ends whatever the loop's own claim waits for. */
+  #wait = new AbortController();
   #riding = 0;
   #errorPauseMs = ERROR_PAUSE_MS;
   /** Set while the loop waits for room: then, and only then, a claim may ride along with outcomes. */
@@ -42,11 +44,10 @@ export class ClaimLoop implements ClaimSource {
 
   /** Runs until stopped. @throws what no repeat can cure: configuration, authentication */
   async run(): Promise<void> {
-    const { signal } = this.#stopped;
-    while (!signal.aborted) {
+    while (!this.#stopped) {
       const room = this.#hooks.room();
       if (room <= 0) await this.#roomChanged();
-      else await this.#claim(room, signal);
+      else await this.#claim(room);
     }
   }
 
@@ -58,7 +59,8 @@ export class ClaimLoop implements ClaimSource {
 
   /** No new claim; a parked one ends. */
   stop(): void {
-    this.#stopped.abort();
+    this.#stopped = true;
+    this.#wait.abort();
     this.#wakeUp();
   }
 
@@ -68,8 +70,7 @@ export class ClaimLoop implements ClaimSource {
   }
 
   begin(count: number): ClaimRequest | undefined {
-    if (this.#stopped.signal.aborted || this.#wake === undefined)
-      return undefined;
+    if (this.#stopped || this.#wake === undefined) return undefined;
     const max = count + this.#hooks.room();
     if (max <= 0) return undefined;
     this.#riding++;
@@ -88,10 +89,13 @@ export class ClaimLoop implements ClaimSource {
 
   failed(request: ClaimRequest, error: unknown): void {
     this.#keep(request, error);
+    // The loop may be parked by now, because all there is was claimed by this very request.
+    this.#wait.abort();
     this.#ridden();
   }
 
-  async #claim(room: number, signal: AbortSignal): Promise<void> {
+  async #claim(room: number): Promise<void> {
+    const { signal } = (this.#wait = new AbortController());
     const { push, logger } = this.#session.config;
     const request = this.#unresolved.shift() ?? this.#session.newRequest(room);
     const startedAt = performance.now();

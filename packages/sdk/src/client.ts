@@ -26,6 +26,13 @@ import {
 import { ConfigError, PayloadDecodeError } from "./errors.js";
 import { silentLogger, type Logger } from "./logger.js";
 import { decode, validate } from "./payloads.js";
+import { SignalToken, type SignalTarget } from "./signal-token.js";
+import { sendSignal, type Signal, type SignalResult } from "./signals.js";
+import {
+  installSigningKey,
+  signingKeyOf,
+  type WaitpointHmac,
+} from "./signing-key.js";
 import {
   awaitResult,
   type ExecutionResult,
@@ -44,11 +51,11 @@ import {
   type UntypedSubmission,
 } from "./submissions.js";
 import {
-  repeatLostReplies,
-  sharedController,
-  underAnyOf,
-  type CallOptions,
-} from "./waiting.js";
+  readStreams,
+  type StreamEvent,
+  type StreamQuery,
+} from "./stream-reader.js";
+import { repeatLostReplies, underAnyOf, type CallOptions } from "./waiting.js";
 
 export interface ClientOptions {
   /** An opened store. Whoever opened it closes it. */
@@ -57,6 +64,8 @@ export interface ClientOptions {
   readonly namespace?: string | undefined;
   /** Default: JSON. A definition's own goes first. */
   readonly codec?: Codec | undefined;
+  /** The first key of a store that has none to sign waitpoint tokens with; default: a random one. */
+  readonly waitpointHmac?: WaitpointHmac | undefined;
   /** Default: silent. */
   readonly logger?: Logger | undefined;
 }
@@ -92,9 +101,10 @@ export class Client implements AsyncDisposable {
   readonly admin: FlowFabricAdmin;
   readonly #context: SubmissionContext;
   readonly #feed: CompletionFeed;
-  readonly #disposed = sharedController();
+  readonly #disposed = new AbortController();
+  readonly #keyInstalled: Promise<void>;
 
-  /** @throws ConfigError `client_config`, fields `backend`, `namespace` */
+  /** @throws ConfigError `client_config`, fields `backend`, `namespace`, `waitpoint_hmac` */
   constructor(options: ClientOptions) {
     const { backend, namespace = DEFAULT_NAMESPACE } = options;
     if (typeof backend?.createExecution !== "function")
@@ -106,11 +116,10 @@ export class Client implements AsyncDisposable {
     this.namespace = namespace;
     this.admin = adminOf(backend, namespace);
     this.#context = { backend, namespace, codec: options.codec ?? jsonCodec };
-    this.#feed = new CompletionFeed(
-      backend,
-      namespace,
-      options.logger ?? silentLogger,
-    );
+    const logger = options.logger ?? silentLogger;
+    const key = signingKeyOf(options.waitpointHmac, "client_config");
+    this.#feed = new CompletionFeed(backend, namespace, logger);
+    this.#keyInstalled = installSigningKey(backend, key, logger);
   }
 
   /**
@@ -266,6 +275,72 @@ export class Client implements AsyncDisposable {
   }
 
   /**
+   * What an execution puts out, live: frames in their order, attempt after attempt, with an `end` behind each. Ends where
+   * the execution ends, or its reader breaks off or aborts. A store that cannot be reached is asked again.
+   *
+   * @example
+   * for await (const event of client.stream({ executionId, after: lastCursor }))
+   *   if (event.kind === "frame") process.stdout.write(event.text);
+   *
+   * @throws ConfigError `stream`, field `after`, at the call
+   * @throws EngineError `execution_not_found`, from the first step; `unavailable` once this client is disposed
+   */
+  stream(
+    query: StreamQuery,
+    options: CallOptions = {},
+  ): AsyncIterable<StreamEvent> {
+    const { namespace = this.namespace } = query;
+    return readStreams(
+      this.backend,
+      this.#feed,
+      { ...query, namespace },
+      { ...options, disposed: this.#disposed.signal },
+    );
+  }
+
+  /**
+   * Sends a signal to whatever the token belongs to, of any namespace: the token is all that is needed. Ids and raw token do
+   * as well. After a lost reply it is repeated and counts once.
+   *
+   * @throws EngineError `missing_token`, `invalid_token`: no token, or not one of this store, or of no waitpoint that there is;
+   * `token_expired`; `waitpoint_closed`, `target_not_signalable`: too late; `signal_limit_exceeded`, `payload_too_large`,
+   * `invalid_input`
+   * @throws PayloadDecodeError where the codec cannot write the payload
+   * @example
+   * await client.signal(request.params.token, { name: "paid", payload: request.body, idempotencyKey: request.id });
+   */
+  signal(
+    target: SignalTarget | string,
+    signal: Signal,
+    options: CallOptions = {},
+  ): Promise<SignalResult> {
+    return sendSignal(
+      this.backend,
+      this.#context.codec,
+      target,
+      signal,
+      options,
+    );
+  }
+
+  /**
+   * The token of a waitpoint, for an operator to hand out again; nothing where it is closed, or its key was rotated out.
+   * @throws EngineError `execution_not_found`
+   */
+  async signalToken(
+    waitpoint: Omit<SignalTarget, "waitpointToken"> & {
+      readonly namespace?: string | undefined;
+    },
+    options: CallOptions = {},
+  ): Promise<SignalToken | undefined> {
+    const waitpointToken = await this.admin.readWaitpointToken(
+      waitpoint,
+      options,
+    );
+    return waitpointToken && SignalToken.of({ ...waitpoint, waitpointToken });
+  }
+
+  /**
    * Ends an execution from any phase. It is terminal when this returns; a running attempt is fenced, and its
    * handler's signal fires, typically well under a second later.
    *
@@ -370,10 +445,11 @@ export class Client implements AsyncDisposable {
     return this.admin.searchByTags(query, options);
   }
 
-  /** Ends the completion feed and rejects results still awaited with `unavailable`. The store stays open. Idempotent. */
+  /** Ends the completion feed and rejects results still awaited, and readers, with `unavailable`. The store stays open. Idempotent. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#disposed.abort(engineError("unavailable", { op: "client_disposed" }));
     this.#feed.close();
+    await this.#keyInstalled;
   }
 }
 

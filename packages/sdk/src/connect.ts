@@ -37,10 +37,7 @@ export async function connect(
   options: ConnectOptions,
 ): Promise<WorkerConnection> {
   const config = parseWorkerConfig(options);
-  const { backend, partitionConfig } = options;
-  return new WorkerConnection(
-    await Session.open(backend, config, partitionConfig),
-  );
+  return new WorkerConnection(await Session.open(options, config));
 }
 
 export interface ClaimQuery {
@@ -111,7 +108,7 @@ export class WorkerConnection implements AsyncDisposable {
         return ownership;
       });
       if (!this.#session.closed)
-        return owned.map((ownership) => this.#session.task(ownership));
+        return owned.map((ownership) => this.#session.handOver(ownership));
       // Disposed meanwhile: nobody is there to run what came.
       await Promise.all(
         owned.map((ownership) => this.#session.handBack(ownership)),
@@ -202,7 +199,7 @@ export class WorkerConnection implements AsyncDisposable {
       }
       const ownership = this.#session.own(claimed, acquiredAt);
       ownership.holdPermit(permit);
-      return this.#session.task(ownership);
+      return this.#session.handOver(ownership);
     } catch (error) {
       permit.release();
       throw error;

@@ -47,7 +47,8 @@ export class WorkerAtCapacityError extends FlowFabricError {
 }
 
 /** What a task can be ended with. */
-export type TerminalOperation = "complete" | "fail" | "cancel" | "delay";
+export type TerminalOperation =
+  "complete" | "fail" | "cancel" | "delay" | "suspend";
 
 /** The task was ended before (`task_consumed`), or an ending call has not come back yet (`terminal_in_flight`). */
 export class TaskConsumedError extends FlowFabricError {
@@ -185,12 +186,12 @@ export class PayloadDecodeError extends FlowFabricError {
   declare readonly kind: "PayloadDecode";
   declare readonly code: "payload_decode";
   declare readonly detail: {
-    readonly at: "submit" | "handler" | "result";
+    readonly at: "submit" | "handler" | "result" | "signal";
     readonly issues: readonly PayloadIssue[];
   };
 
   constructor(
-    at: "submit" | "handler" | "result",
+    at: PayloadDecodeError["detail"]["at"],
     issues: readonly PayloadIssue[],
     cause?: unknown,
   ) {

@@ -112,7 +112,7 @@ async function withPermit<T>(
       taken = true;
       const ownership = session.own(claimed, startedAt);
       ownership.holdPermit(permit);
-      return session.task(ownership);
+      return session.handOver(ownership);
     });
   } finally {
     if (!taken) permit.release();

@@ -2,6 +2,7 @@
 import type { ExecutionDefinition, HandlerInputOf } from "./definition.js";
 import { ConfigError, PayloadDecodeError, TaskFailure } from "./errors.js";
 import { describeError } from "./logger.js";
+import type { Suspended } from "./suspension.js";
 import type { ClaimedTask } from "./task.js";
 
 /** Names one shared value: a class, or a token made by {@link dataKey}. */
@@ -25,12 +26,15 @@ export interface HandlerTools {
   use<T>(key: DataKey<T>): T;
 }
 
-/** @param input decoded and validated; in the untyped form the bytes */
+/**
+ * Once the task is suspended, what is returned changes nothing; `return task.suspend(…)` fits every output.
+ * @param input decoded and validated; in the untyped form the bytes
+ */
 export type Handler<Input, Output> = (
   input: Input,
   task: ClaimedTask,
   tools: HandlerTools,
-) => Output | Promise<Output>;
+) => Output | Suspended | Promise<Output | Suspended>;
 
 /** Categories of failures that the worker reports by itself. */
 export type WorkerFailure =

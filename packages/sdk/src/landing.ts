@@ -25,11 +25,16 @@ const JUDGED: ReadonlySet<ErrorKind> = new Set<ErrorKind>([
 
 /**
  * Whether a failed ending was judged by the engine. Not where its arrival is unknown, where it was refused before
- * the lease was looked at, or where the store never got round to it.
+ * the lease was looked at, or where the store never got round to it. Nor where a suspension was refused for what is
+ * wrong with its waitpoints: the lease goes on, and so may its holder.
  */
-export function hasLanded(error: unknown): boolean {
+export function hasLanded(
+  error: unknown,
+  operation?: TerminalOperation,
+): boolean {
   const engine = findEngineError(error);
   if (engine === undefined || !JUDGED.has(engine.kind)) return false;
+  if (operation === "suspend") return stopsRenewal(engine);
   // Arguments are checked first; of all answers of this family only those about the handle judge the lease.
   if (engine.kind === "Validation") return stopsRenewal(engine);
   return engine.code !== "retry_exhausted";
@@ -43,11 +48,17 @@ interface End {
   readonly attemptId?: string;
 }
 
-const OUTCOMES = {
+const OUTCOMES: { readonly [Operation in TerminalOperation]?: string } = {
   complete: "success",
   fail: "failed",
   cancel: "cancelled",
-} as const;
+};
+/** What leaves the execution alive. */
+const PAUSES: ReadonlySet<TerminalOperation> = new Set<TerminalOperation>([
+  "delay",
+  "suspend",
+  "fail",
+]);
 
 /** Whether this end of the lease is what our own ending, of unknown fate, would have brought about. */
 export function isOwnEnd(
@@ -61,8 +72,9 @@ export function isOwnEnd(
     if (end.attemptId !== own.attemptId && end.attemptId !== "") return false;
   }
   const outcome = end.terminalOutcome ?? end.outcome ?? "none";
-  if (outcome === "none") return attempted === "delay" || attempted === "fail";
-  return attempted !== "delay" && outcome === OUTCOMES[attempted];
+  return outcome === "none"
+    ? PAUSES.has(attempted)
+    : outcome === OUTCOMES[attempted];
 }
 
 /** What a holder is told when the engine answers that the lease is gone. */

@@ -17,7 +17,7 @@ const ROTATION = [
 
 const PERIOD_MS = 1_000;
 /** While nothing is to be done and no work goes on, portions grow rarer up to this. */
-const PERIOD_MS_MAX = 10_000;
+const PERIOD_MS_MAX = 20_000;
 
 /** Runs portions until `stopped` aborts. Errors are logged, and nothing else comes of them. */
 export async function runMaintenance(

@@ -20,12 +20,13 @@ import {
   WorkerDisposedError,
   type TerminalOperation,
 } from "./errors.js";
+import { LazyAbort } from "./lazy-abort.js";
 import type { HeldTasks } from "./held-tasks.js";
 import { hasLanded, isOwnEnd, lossOf, noticedLossOf } from "./landing.js";
 import { describeError, type Logger } from "./logger.js";
 import type { Permit } from "./permits.js";
 import { Renewal, UNHEALTHY_FAILURES } from "./renewal.js";
-import { sharedController, sleep } from "./waiting.js";
+import { sleep } from "./waiting.js";
 
 export type TaskState = "active" | "consumed" | "lost" | "disposed";
 
@@ -36,6 +37,12 @@ export interface OwnershipHost {
   readonly held: HeldTasks;
 }
 
+/** Endings after which somebody else goes on; a lost task has nothing to hand back. */
+const HANDS_BACK: ReadonlySet<TerminalOperation> = new Set<TerminalOperation>([
+  "delay",
+  "suspend",
+]);
+
 /** How long the reason of a cancellation is looked for before the handler is told without it. */
 const REASON_WAIT_MS = 500;
 
@@ -43,7 +50,7 @@ export class Ownership {
   readonly claimed: ClaimedExecution;
   readonly #host: OwnershipHost;
   readonly #renewal: Renewal;
-  readonly #aborted = sharedController();
+  readonly #aborted = new LazyAbort();
   #permit: Permit | undefined;
   #state: TaskState = "active";
   /** What the engine said when the lease was lost; local expiry leaves it unset. */
@@ -89,6 +96,10 @@ export class Ownership {
   get signal(): AbortSignal {
     return this.#aborted.signal;
   }
+  /** Whether the signal has aborted, without making one. */
+  get aborted(): boolean {
+    return this.#aborted.aborted;
+  }
   get state(): TaskState {
     return this.#state;
   }
@@ -109,7 +120,7 @@ export class Ownership {
     return (
       this.#renewal.consecutiveFailures < UNHEALTHY_FAILURES &&
       this.#loss === undefined &&
-      !this.#aborted.signal.aborted
+      !this.#aborted.aborted
     );
   }
 
@@ -118,6 +129,11 @@ export class Ownership {
     this.#permit = permit;
     if (this.#state === "consumed" || this.#state === "disposed")
       permit.release();
+  }
+
+  /** The handler has ended: another may run in its place while the outcome is on its way. */
+  lendPermit(): void {
+    this.#permit?.lend();
   }
 
   async renew(): Promise<void> {
@@ -139,10 +155,12 @@ export class Ownership {
   /**
    * A call that ends the task. It is consumed when the call has landed, not before: behind a lost reply the same
    * task can be ended again, and renewal goes on meanwhile.
+   * @param keepsLease tells an answer that leaves the task as it is
    */
   async end<T>(
     operation: TerminalOperation,
     send: () => Promise<T>,
+    keepsLease: (answer: T) => boolean = () => false,
   ): Promise<T> {
     this.#requireNotEnded(operation);
     if (this.#inFlight !== undefined)
@@ -151,17 +169,18 @@ export class Ownership {
         consumedBy: this.#inFlight.operation,
       });
     // Of a lost task only these may turn out to have succeeded before.
-    if (operation === "delay" && this.#loss !== undefined) throw this.#loss;
+    if (HANDS_BACK.has(operation) && this.#loss !== undefined) throw this.#loss;
     const call = { operation };
     this.#inFlight = call;
     this.#attempted = operation;
     try {
       const answer = await send();
-      this.#land(operation);
+      if (keepsLease(answer)) this.#attempted = undefined;
+      else this.#land(operation);
       return answer;
     } catch (error) {
       // A call given up by its caller may come back after another one has decided.
-      if (hasLanded(error) && this.#consumedBy === undefined) {
+      if (hasLanded(error, operation) && this.#consumedBy === undefined) {
         this.#land(operation);
         this.#observe(error);
       }

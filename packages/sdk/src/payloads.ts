@@ -9,7 +9,7 @@ import type { Codec } from "./codec.js";
 import { describeError } from "./logger.js";
 import { PayloadDecodeError, type PayloadIssue } from "./errors.js";
 
-type Place = "submit" | "handler" | "result";
+type Place = PayloadDecodeError["detail"]["at"];
 
 /** The validator's output. @throws PayloadDecodeError with the first five complaints */
 export async function validate(

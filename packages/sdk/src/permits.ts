@@ -1,26 +1,37 @@
 /**
  * The one limit on concurrency: a permit is taken before work is asked for, owned by the task, and given
- * back exactly once.
+ * back exactly once. A task whose handler has ended may lend its place to one that waits; it still counts, as one claimed
+ * ahead, until it gives back.
  */
+import { onAbort } from "@flowfabric/core";
 
 /** The right to hold one task. Releasing twice gives it back once. */
 export class Permit {
   #pool: Permits | undefined;
+  #isLent = false;
 
   /** Only {@link Permits.take} makes them. */
   constructor(pool: Permits) {
     this.#pool = pool;
   }
 
+  /** The place is free at once, the task not gone yet. */
+  lend(): void {
+    if (this.#pool === undefined || this.#isLent) return;
+    this.#isLent = true;
+    this.#pool.lend();
+  }
+
   release(): void {
     const pool = this.#pool;
     this.#pool = undefined;
-    pool?.giveBack();
+    pool?.giveBack(this.#isLent);
   }
 }
 
 export class Permits {
   #free: number;
+  #lent = 0;
   readonly #waiting = new Set<() => void>();
 
   /** Runs at once on every release, before anyone who waits. */
@@ -34,6 +45,11 @@ export class Permits {
     return this.#free;
   }
 
+  /** Tasks that have lent their place and still count. */
+  get lent(): number {
+    return this.#lent;
+  }
+
   /** As many as are free, at most `max`, without waiting. */
   take(max: number): Permit[] {
     const count = Math.max(0, Math.min(max, this.#free));
@@ -42,8 +58,15 @@ export class Permits {
   }
 
   /** For {@link Permit} only. */
-  giveBack(): void {
+  lend(): void {
+    this.#lent++;
     this.#free++;
+  }
+
+  /** For {@link Permit} only. */
+  giveBack(wasLent: boolean): void {
+    if (wasLent) this.#lent--;
+    else this.#free++;
     this.released();
     for (const wake of this.#waiting) wake();
   }
@@ -55,11 +78,11 @@ export class Permits {
       await new Promise<void>((resolve) => {
         const wake = () => {
           this.#waiting.delete(wake);
-          signal?.removeEventListener("abort", wake);
+          unlink();
           resolve();
         };
         this.#waiting.add(wake);
-        signal?.addEventListener("abort", wake);
+        const unlink = onAbort(signal, wake);
       });
       signal?.throwIfAborted();
     }

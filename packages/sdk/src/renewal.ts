@@ -55,7 +55,6 @@ export class Renewal {
     this.#tickAt = acquiredAt + this.#periodMs;
     this.#deadline = acquiredAt + leaseTtlMs;
     this.#armTick();
-    this.#armDeadline();
   }
 
   get consecutiveFailures(): number {
@@ -90,6 +89,8 @@ export class Renewal {
   }
 
   #tick(): void {
+    // The deadline is two periods away at least: most tasks have ended before it needs a timer.
+    if (this.#deadlineTimer === undefined) this.#armDeadline();
     const now = performance.now();
     const late = now - this.#tickAt > this.#periodMs / 2;
     // From now on, so that ticks missed in a stall are skipped and not made up for.

@@ -1,6 +1,7 @@
 /** Waiting for an execution to end, and reading how it did. */
 import {
   engineError,
+  onAbort,
   type EngineBackend,
   type ExecutionInfo,
   type PublicState,
@@ -166,12 +167,12 @@ class Bell {
     return new Promise((resolve) => {
       const done = () => {
         clearTimeout(timer);
-        signal?.removeEventListener("abort", done);
+        unlink();
         this.#wake = undefined;
         resolve();
       };
       const timer = setTimeout(done, ms);
-      signal?.addEventListener("abort", done);
+      const unlink = onAbort(signal, done);
       this.#wake = done;
     });
   }

@@ -22,9 +22,10 @@ import { DirectOutcomes, type OutcomeSender } from "./outcomes.js";
 import { Ownership } from "./ownership.js";
 import { Permits } from "./permits.js";
 import { Registration } from "./registration.js";
+import { installSigningKey, signingKeyOf } from "./signing-key.js";
 import { ClaimedTask } from "./task.js";
-import { repeatLostReplies, sharedController, underAnyOf } from "./waiting.js";
-import type { WorkerConfig } from "./worker-config.js";
+import { repeatLostReplies, underAnyOf } from "./waiting.js";
+import type { ConnectOptions, WorkerConfig } from "./worker-config.js";
 
 /** How long an idle claim parks. */
 export const PARK_MS = MAX_WAIT_MS_CEILING;
@@ -55,7 +56,7 @@ export class Session {
   /** Where tasks send their outcomes; a worker puts its outbox here. */
   outcomes: OutcomeSender;
   readonly #registration: Registration;
-  readonly #closed = sharedController();
+  readonly #closed = new AbortController();
   #firstLane = 0;
   #storeClock = { storeMs: Date.now(), atMs: performance.now() };
 
@@ -69,9 +70,8 @@ export class Session {
 
   /** @throws ConfigError `worker_connect`: the store cannot claim, other partition counts, instance id taken */
   static async open(
-    backend: EngineBackend,
+    { backend, partitionConfig, waitpointHmac }: ConnectOptions,
     config: WorkerConfig,
-    partitionConfig: PartitionConfig | undefined,
   ): Promise<Session> {
     const { identity, supports } = backend.capabilities();
     if (!supports.claimMany)
@@ -82,6 +82,11 @@ export class Session {
     requireSamePartitions(backend.partitions, partitionConfig);
     const session = new Session(backend, config);
     await session.#readStoreClock();
+    await installSigningKey(
+      backend,
+      signingKeyOf(waitpointHmac, "worker_config"),
+      config.logger,
+    );
     await session.#registration.open();
     if (supports.watchWorker)
       void watchNotices(
@@ -187,12 +192,21 @@ export class Session {
     );
   }
 
+  /** For a caller who may forget it; then it is disposed. */
+  handOver(ownership: Ownership): ClaimedTask {
+    const task = this.task(ownership);
+    forgotten.register(task, ownership);
+    return task;
+  }
+
+  /** For a handler: whoever runs it disposes it. */
   task(ownership: Ownership, definition?: ExecutionDefinition): ClaimedTask {
     return new ClaimedTask(
       {
         backend: this.backend,
         codec: this.config.codec,
         outcomes: this.outcomes,
+        logger: this.config.logger,
       },
       ownership,
       definition,
@@ -244,6 +258,11 @@ export class Session {
     }
   }
 }
+
+/** Tasks nobody can end any more: without this they would be renewed for as long as the process lives. */
+const forgotten = new FinalizationRegistry<Ownership>((ownership) => {
+  ownership.dispose();
+});
 
 function requireSamePartitions(
   stored: PartitionConfig,

@@ -167,11 +167,12 @@ export async function submitAll(
         },
     );
 
-  let tries = 0;
-  const answers = await repeatLostReplies((attempt) => {
-    tries = attempt;
-    return backend.submitMany({ items, atomicity });
-  }, options);
+  const { answers, repeated } = await submitItems(
+    backend,
+    items,
+    atomicity,
+    options,
+  );
 
   const results: SubmitItemResult[] = [];
   let next = 0;
@@ -182,12 +183,52 @@ export async function submitAll(
     }
     const item = items[next]!;
     const answer = answers[next]!;
-    next++;
     results.push(
-      tries > 1 && isEcho(answer, item) ? await created(backend, item) : answer,
+      repeated.has(next) && isEcho(answer, item)
+        ? await created(backend, item)
+        : answer,
     );
+    next++;
   }
   return results;
+}
+
+/** Where only some replies got lost, as of one node among several, those are repeated, and the others stand. */
+async function submitItems(
+  backend: EngineBackend,
+  items: readonly CreateExecutionInput[],
+  atomicity: "perItem" | "allOrNothing",
+  options: CallOptions,
+): Promise<{ answers: SubmitManyResult[]; repeated: ReadonlySet<number> }> {
+  const repeated = new Set<number>();
+  const answers = await repeatLostReplies((attempt) => {
+    if (attempt > 1) for (const place of items.keys()) repeated.add(place);
+    return backend.submitMany({ items, atomicity });
+  }, options);
+  const lost = [...answers.keys()].filter((place) => isLost(answers[place]!));
+  if (lost.length === 0) return { answers, repeated };
+  try {
+    const again = await repeatLostReplies(
+      () =>
+        backend.submitMany({
+          items: lost.map((place) => items[place]!),
+          atomicity,
+        }),
+      options,
+    );
+    for (const [index, place] of lost.entries()) {
+      answers[place] = again[index]!;
+      repeated.add(place);
+    }
+  } catch (error) {
+    // Their own answers say the same already.
+    if (!isEngineError(error, "transport")) throw error;
+  }
+  return { answers, repeated };
+}
+
+function isLost(answer: SubmitManyResult): boolean {
+  return answer.kind === "rejected" && answer.code === "transport";
 }
 
 /** A repeat met what the lost call had created. */

@@ -40,14 +40,18 @@ export class TaskRunner {
     this.#logger = session.config.logger;
   }
 
-  /** Never rejects; the task is disposed when this resolves. */
-  async run(ownership: Ownership): Promise<RunEnd> {
+  /**
+   * Never rejects; the task is disposed when this resolves.
+   * @param handlerEnded the outcome is on its way from here on
+   */
+  async run(ownership: Ownership, handlerEnded: () => void): Promise<RunEnd> {
     const task = this.#session.task(
       ownership,
       this.#handlers.definitionOf(ownership.claimed.context.executionKind),
     );
     try {
       const outcome = await this.#handlers.run(task);
+      handlerEnded();
       if (ownership.consumedBy !== undefined)
         return this.#consumed(ownership, outcome);
       return await this.#deliver(ownership, task, outcome);
@@ -82,10 +86,9 @@ export class TaskRunner {
     task: ClaimedTask,
     outcome: HandlerOutcome,
   ): Promise<RunEnd> {
-    const { signal } = ownership;
     if (ownership.loss !== undefined) return this.#discard(ownership, outcome);
     // Interrupted by the shutdown and not finished: the next worker goes on with the same attempt.
-    if (signal.aborted && outcome.kind === "failed") {
+    if (ownership.aborted && outcome.kind === "failed") {
       const handedBack = await this.#session.handBack(ownership);
       return handedBack ? "handed_back" : "lost";
     }
@@ -158,7 +161,7 @@ function isLeaseGone(ownership: Ownership): boolean {
 }
 
 function leaseSignal(ownership: Ownership): AbortSignal | undefined {
-  return ownership.signal.aborted ? undefined : ownership.signal;
+  return ownership.aborted ? undefined : ownership.signal;
 }
 
 function fieldsOf({ claimed }: Ownership) {

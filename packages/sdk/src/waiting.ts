@@ -1,5 +1,5 @@
 /** Waiting and repeating: every sleep, back-off and caller's abort of the SDK goes through here. */
-import { setMaxListeners } from "node:events";
+import { onAbort } from "@flowfabric/core";
 
 import { findEngineError } from "./errors.js";
 
@@ -15,11 +15,11 @@ export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const done = () => {
       clearTimeout(timer);
-      signal?.removeEventListener("abort", done);
+      unlink();
       resolve();
     };
     const timer = setTimeout(done, ms);
-    signal?.addEventListener("abort", done);
+    const unlink = onAbort(signal, done);
   });
 }
 
@@ -39,18 +39,8 @@ export function abortable<T>(
       abort();
       return;
     }
-    signal.addEventListener("abort", abort);
-    promise.then(resolve, reject).finally(() => {
-      signal.removeEventListener("abort", abort);
-    });
+    promise.then(resolve, reject).finally(onAbort(signal, abort));
   });
-}
-
-/** A controller whose signal any number may listen to: Node warns of a leak at the eleventh otherwise. */
-export function sharedController(): AbortController {
-  const controller = new AbortController();
-  setMaxListeners(0, controller.signal);
-  return controller;
 }
 
 /**
@@ -62,18 +52,28 @@ export async function underAnyOf<T>(
   run: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
   const either = new AbortController();
+  const unlink = abortWithFirstOf(signals, either);
+  try {
+    return await run(either.signal);
+  } finally {
+    unlink();
+  }
+}
+
+/** Aborts `either` with the first of several signals, until it is unlinked from them. */
+export function abortWithFirstOf(
+  signals: readonly (AbortSignal | undefined)[],
+  either: AbortController,
+): () => void {
   const links = signals.flatMap((signal) => {
     if (signal === undefined) return [];
     const abort = () => either.abort(signal.reason);
     if (signal.aborted) abort();
-    else signal.addEventListener("abort", abort);
-    return [() => signal.removeEventListener("abort", abort)];
+    return [onAbort(signal, abort)];
   });
-  try {
-    return await run(either.signal);
-  } finally {
+  return () => {
     for (const unlink of links) unlink();
-  }
+  };
 }
 
 /** Between half and all of the delay, so that many who fail together do not return together. */

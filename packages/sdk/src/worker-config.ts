@@ -19,6 +19,7 @@ import {
 import { jsonCodec, type Codec } from "./codec.js";
 import { ConfigError } from "./errors.js";
 import { silentLogger, type Logger } from "./logger.js";
+import { signingKeyOf, type WaitpointHmac } from "./signing-key.js";
 
 export interface ConnectOptions {
   /** An opened store; the only required field. Whoever opened it closes it. */
@@ -45,6 +46,8 @@ export interface ConnectOptions {
   readonly partitionConfig?: PartitionConfig | undefined;
   /** Default: JSON. A definition's own goes first. */
   readonly codec?: Codec | undefined;
+  /** The first key of a store that has none to sign waitpoint tokens with; default: a random one. */
+  readonly waitpointHmac?: WaitpointHmac | undefined;
   /** Default: silent. */
   readonly logger?: Logger | undefined;
 }
@@ -78,6 +81,8 @@ export function parseWorkerConfig(options: ConnectOptions): WorkerConfig {
   const capabilities = parseCapabilities(options.capabilities ?? [], "worker");
   if (!Array.isArray(capabilities))
     throw new ConfigError(CONTEXT, capabilities.detail.reason, "capabilities");
+  // Only looked at: a configuration is shown to people, a key is not.
+  signingKeyOf(options.waitpointHmac, CONTEXT);
   const concurrency = integer(
     options.maxConcurrentTasks ?? 1,
     "max_concurrent_tasks",

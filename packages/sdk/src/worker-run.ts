@@ -8,7 +8,7 @@ import { Outbox } from "./outbox.js";
 import type { Ownership } from "./ownership.js";
 import { Session, type Arrival } from "./session.js";
 import { TaskRunner } from "./task-runner.js";
-import { sharedController, sleep, underAnyOf } from "./waiting.js";
+import { sleep, underAnyOf } from "./waiting.js";
 import type { ConnectOptions, WorkerConfig } from "./worker-config.js";
 
 /** What became of the tasks of a run. */
@@ -41,8 +41,8 @@ export class WorkerRun {
   readonly #waiting: Ownership[] = [];
   readonly #running = new Map<Ownership, Promise<void>>();
   readonly #counts = { completed: 0, failed: 0, abandoned: 0, lost: 0 };
-  readonly #idle = sharedController();
-  readonly #hurry = sharedController();
+  readonly #idle = new AbortController();
+  readonly #hurry = new AbortController();
   readonly #maintenance: boolean;
   #draining = false;
 
@@ -53,8 +53,7 @@ export class WorkerRun {
     prefetch: number,
     maintenance: boolean,
   ): Promise<WorkerRun> {
-    const { backend, partitionConfig } = options;
-    const session = await Session.open(backend, config, partitionConfig);
+    const session = await Session.open(options, config);
     return new WorkerRun(session, handlers, prefetch, maintenance);
   }
 
@@ -116,16 +115,18 @@ export class WorkerRun {
   }
 
   stats(): WorkerStats {
+    const { free, lent } = this.#session.permits;
     return {
       ...this.#counts,
-      running: this.#running.size,
+      running: this.#running.size - lent,
       prefetched: this.#waiting.length,
-      freePermits: this.#session.permits.free,
+      freePermits: free,
     };
   }
 
   #room(): number {
-    return this.#session.permits.free + this.#prefetch - this.#waiting.length;
+    const { free, lent } = this.#session.permits;
+    return free + this.#prefetch - this.#waiting.length - lent;
   }
 
   #arrived({ claimed, acquiredAt }: Arrival): void {
@@ -142,7 +143,7 @@ export class WorkerRun {
       const ownership = this.#waiting.shift()!;
       ownership.holdPermit(permit);
       // Lost while it waited: there is nothing to run any more.
-      if (ownership.signal.aborted) {
+      if (ownership.aborted) {
         this.#counts.lost++;
         ownership.dispose(undefined, true);
       } else {
@@ -153,13 +154,21 @@ export class WorkerRun {
   }
 
   #start(ownership: Ownership): void {
-    const running = this.#runner.run(ownership).then((end) => {
+    const handlerEnded = () => this.#handlerEnded(ownership);
+    const running = this.#runner.run(ownership, handlerEnded).then((end) => {
       // Whoever is handed back after the grace has been counted there.
       if (!this.#running.delete(ownership)) return;
       if (end === "handed_back") this.#counts.abandoned++;
       else if (end !== "released") this.#counts[end]++;
     });
     this.#running.set(ownership, running);
+  }
+
+  /** Whoever was claimed ahead need not wait for an outcome to land: the two change places. */
+  #handlerEnded(ownership: Ownership): void {
+    if (this.#draining || this.#waiting.length === 0) return;
+    ownership.lendPermit();
+    this.#pump();
   }
 
   async #drain(drainTimeoutMs: number): Promise<void> {
@@ -202,7 +211,7 @@ export class WorkerRun {
 
   /** Until all handlers have ended, their outcomes included; or the time is over; or `signal`. */
   async #settled(timeoutMs: number, signal?: AbortSignal): Promise<void> {
-    const ended = sharedController();
+    const ended = new AbortController();
     void Promise.all(this.#running.values()).then(() => ended.abort());
     await underAnyOf([ended.signal, signal], (over) => sleep(timeoutMs, over));
   }

@@ -24,7 +24,11 @@ import {
 export type { WorkerReport, WorkerStats } from "./worker-run.js";
 
 export interface WorkerOptions extends ConnectOptions {
-  /** How many tasks to claim beyond those that can start, to have them at hand; default 0, at most 1 000. */
+  /**
+   * How many tasks to hold beyond those whose handlers run: claimed ahead, to have them at hand, or with an outcome on its
+   * way. For short handlers: they need not wait for each other's outcomes, and more of these leave together. Default 0, at
+   * most 1 000.
+   */
   readonly prefetch?: number | undefined;
   /** Whether spare time goes into housekeeping of the store; default `true`. Nothing depends on it. */
   readonly maintenance?: boolean | undefined;

@@ -1,4 +1,8 @@
-import { isEngineError, type ExecutionId } from "@flowfabric/core";
+import {
+  isEngineError,
+  type ExecutionId,
+  type SubmitManyInput,
+} from "@flowfabric/core";
 import type { StandardSchemaV1 } from "@standard-schema/spec";
 import { expect, test } from "vitest";
 import { z } from "zod";
@@ -62,8 +66,9 @@ test("a submission takes the definition's defaults, and the call wins", async ()
 
 test("an input that does not fit fails before any I/O, without its content", async () => {
   const { backend: real } = await openStore();
-  const { backend, calls } = withFaults(real);
+  const { backend, calls, clear } = withFaults(real);
   await using client = new Client({ backend });
+  clear();
 
   const submitted = client.submit(Greet, {
     input: { name: 4_711 as unknown as string },
@@ -79,8 +84,9 @@ test("an input that does not fit fails before any I/O, without its content", asy
 
 test("a value the codec cannot write fails before any I/O", async () => {
   const { backend: real } = await openStore();
-  const { backend, calls } = withFaults(real);
+  const { backend, calls, clear } = withFaults(real);
   await using client = new Client({ backend });
+  clear();
   const Anything = defineExecution({ kind: "any", input: z.unknown() });
 
   await expect(client.submit(Anything, { input: 1n })).rejects.toBeInstanceOf(
@@ -278,10 +284,48 @@ test("many in one trip, answers at the index of their item", async () => {
   expect((await client.list()).executions).toHaveLength(2);
 });
 
+test("where the replies of some items are lost, those are repeated, and the others stand", async () => {
+  const { backend: real } = await openStore();
+  const calls: number[] = [];
+  const backend = new Proxy(real, {
+    get(target, name) {
+      if (name !== "submitMany") return Reflect.get(target, name) as unknown;
+      return async (input: SubmitManyInput) => {
+        calls.push(input.items.length);
+        const answers = await real.submitMany(input);
+        return calls.length > 1
+          ? answers
+          : answers.map((answer, place) =>
+              place === 1
+                ? { kind: "rejected", code: "transport", detail: {} }
+                : answer,
+            );
+      };
+    },
+  });
+  await using client = new Client({ backend });
+
+  const answers = await client.submitMany({
+    items: ["a", "b", "c"].map((name) => ({
+      definition: Greet,
+      input: { name },
+    })),
+  });
+
+  expect(calls).toEqual([3, 1]);
+  expect(answers).toMatchObject([
+    { kind: "created" },
+    { kind: "created" },
+    { kind: "created" },
+  ]);
+  expect((await client.list()).executions).toHaveLength(3);
+});
+
 test("all or nothing: one input that does not fit, and nothing is sent", async () => {
   const { backend: real } = await openStore();
   const faults = withFaults(real);
   await using client = new Client({ backend: faults.backend });
+  faults.clear();
 
   const answers = await client.submitMany({
     atomicity: "allOrNothing",

@@ -3,7 +3,11 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { engineError, type EngineBackend } from "@flowfabric/core";
+import {
+  engineError,
+  type EngineBackend,
+  type Supports,
+} from "@flowfabric/core";
 import { sqliteBackend } from "@flowfabric/sqlite";
 import { onTestFinished } from "vitest";
 
@@ -49,6 +53,24 @@ export async function openStore(
     },
     reopen: open,
   };
+}
+
+/** The same store, with other flags. */
+export function withSupport(
+  backend: EngineBackend,
+  flags: Partial<Supports>,
+): EngineBackend {
+  const { identity, supports } = backend.capabilities();
+  const capabilities = () => ({
+    identity,
+    supports: { ...supports, ...flags },
+  });
+  return new Proxy(backend, {
+    get: (target, name, receiver) =>
+      name === "capabilities"
+        ? capabilities
+        : (Reflect.get(target, name, receiver) as unknown),
+  });
 }
 
 type Operation = keyof EngineBackend & string;

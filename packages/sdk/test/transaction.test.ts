@@ -85,7 +85,7 @@ test("the untyped form joins a transaction, too", async () => {
 
 test("a store that cannot join one refuses before anything else", async () => {
   const { backend: real } = await openStore();
-  const { backend, calls } = withFaults(
+  const { backend, calls, clear } = withFaults(
     new Proxy(real, {
       get: (target, name, receiver) =>
         name === "capabilities"
@@ -100,6 +100,7 @@ test("a store that cannot join one refuses before anything else", async () => {
     }),
   );
   const client = new Client({ backend });
+  clear();
 
   expect(() =>
     client.submitInTransaction({}, Mail, { input: 1 as unknown as string }),

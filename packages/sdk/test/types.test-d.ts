@@ -1,7 +1,21 @@
 import type { StandardSchemaV1 } from "@standard-schema/spec";
 import type { ExecutionId } from "@flowfabric/core";
-import { Client, dataKey, defineExecution, Worker } from "@flowfabric/sdk";
+import {
+  Client,
+  dataKey,
+  defineExecution,
+  SignalToken,
+  when,
+  Worker,
+} from "@flowfabric/sdk";
 import type {
+  AppendedFrame,
+  ReceivedSignal,
+  ResumeCondition,
+  SignalResult,
+  Suspended,
+  SuspensionDetails,
+  StreamCloseReason,
   ClaimedTask,
   ExecutionResult,
   SubmitItemResult,
@@ -115,6 +129,14 @@ test("the handler gets the output side of the input and returns the input side o
     expectTypeOf(bytes).toEqualTypeOf<Uint8Array>();
   });
 
+  worker.handle(Invoice, (_input, task) =>
+    task.suspend({ resumeCondition: when.operator() }),
+  );
+  worker.handle(Invoice, async (_input, task) => {
+    const tried = await task.trySuspend({ resumeCondition: when.operator() });
+    return tried.kind === "suspended" ? tried : { total: 12 };
+  });
+
   // @ts-expect-error not what the output's validator takes
   worker.handle(Invoice, () => ({ total: "12" }));
 });
@@ -170,6 +192,85 @@ test("a task decodes by validator or definition", () => {
   expectTypeOf(task.input(Invoice)).resolves.toHaveProperty("due");
   void task.complete(Invoice, { total: 1 });
   void task.complete({ anything: true });
+});
+
+test("what a task writes and what a reader gets", async () => {
+  const { stream } = null as unknown as ClaimedTask;
+
+  expectTypeOf(stream.write("x")).resolves.toEqualTypeOf<AppendedFrame>();
+  void stream.write(new Uint8Array(), {
+    mode: { kind: "bestEffortLive", ttlMs: 5_000 },
+  });
+  expectTypeOf(stream.writable()).toExtend<
+    WritableStream<string | Uint8Array>
+  >();
+  // @ts-expect-error a best-effort frame needs its time
+  void stream.write("x", { mode: { kind: "bestEffortLive" } });
+  // @ts-expect-error how a patch is kept is given
+  void stream.patch({}, { mode: { kind: "durable" } });
+
+  for await (const event of client.stream({ executionId: "x" })) {
+    expectTypeOf(event.cursor).toEqualTypeOf<string>();
+    if (event.kind === "frame")
+      expectTypeOf(event.payload).toEqualTypeOf<Uint8Array>();
+    // @ts-expect-error only an end has a reason
+    else void event.reason;
+    if (event.kind === "end")
+      expectTypeOf(event.reason).toEqualTypeOf<StreamCloseReason>();
+  }
+});
+
+test("suspending tells whether the task goes on", async () => {
+  const task = null as unknown as ClaimedTask;
+  const resumeCondition = when.signal("approval", "approved");
+  expectTypeOf(resumeCondition).toEqualTypeOf<ResumeCondition>();
+
+  expectTypeOf(
+    task.suspend({ resumeCondition, timeoutBehavior: "escalate" }),
+  ).resolves.toEqualTypeOf<Suspended>();
+  const tried = await task.trySuspend({ resumeCondition });
+  expectTypeOf(tried.details).toEqualTypeOf<SuspensionDetails>();
+  if (tried.kind === "alreadySatisfied")
+    expectTypeOf(tried.task).toEqualTypeOf<ClaimedTask>();
+  // @ts-expect-error a task that was suspended does not go on
+  else void tried.task;
+  const pending = await task.createPendingWaitpoint({
+    waitpointKey: "k",
+    expiresInMs: 1_000,
+  });
+  void task.trySuspendOnPending({ pending, resumeCondition });
+
+  // @ts-expect-error the condition is required
+  void task.suspend({});
+  // @ts-expect-error no such behaviour
+  void task.suspend({ resumeCondition, timeoutBehavior: "retry" });
+  // @ts-expect-error the waitpoint is required
+  void task.trySuspendOnPending({ resumeCondition });
+  // @ts-expect-error sources, signals or waitpoints are counted
+  when.count({ n: 1, countKind: "distinctNames", waitpoints: ["a"] });
+});
+
+test("signals are sent with a token, and read decoded", async () => {
+  const task = null as unknown as ClaimedTask;
+  const token = null as unknown as SignalToken;
+
+  expectTypeOf(
+    client.signal("token", { name: "paid", payload: { any: "value" } }),
+  ).resolves.toEqualTypeOf<SignalResult>();
+  void client.signal(token, { name: "paid" });
+  const { executionId, waitpointId, waitpointToken } = token;
+  void client.signal(
+    { executionId, waitpointId, waitpointToken },
+    { name: "" },
+  );
+  // @ts-expect-error signals have names
+  void client.signal(token, {});
+  // @ts-expect-error the credential is missing
+  void client.signal({ executionId, waitpointId }, { name: "paid" });
+
+  const signals = await task.resumeSignals();
+  expectTypeOf(signals).toEqualTypeOf<ReceivedSignal[]>();
+  expectTypeOf(signals[0]!.decode(digits)).resolves.toEqualTypeOf<number>();
 });
 
 test("admin operations carry the contract's types, the namespace being optional", () => {

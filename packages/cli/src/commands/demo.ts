@@ -14,7 +14,7 @@ export function addDemo(program: Command): void {
   program
     .command("demo [folder]")
     .description(
-      "analyse the text files of a folder with worker processes, kill one, and show that nothing is lost or done twice",
+      "analyse the text files of a folder with worker processes, kill one, show that nothing is lost or done twice, and publish a report once it is approved",
     )
     .addOption(
       backendOption("the demo's own store").default(
@@ -27,6 +27,7 @@ export function addDemo(program: Command): void {
     )
     .option("--workers <n>", "worker processes", wholeNumber(1, 16), 3)
     .option("--no-kill", "let every worker live")
+    .option("--manual", "approve of the report's publication yourself")
     .option("--fresh", "forget the results of earlier runs")
     .option(
       "--limit <n>",

@@ -24,6 +24,12 @@ export function addMigrate(program: Command): void {
 
 async function migrate(options: MigrateOptions): Promise<void> {
   const address = parseAddress(options.backend);
+  if (address.kind === "valkey") {
+    remark(
+      `nothing to migrate: ${describeAddress(address)} has no schema; its functions are loaded when it is opened`,
+    );
+    return;
+  }
   const dryRun = options.dryRun ?? false;
   const { version, migrations, sql } = await migrateStore(address, { dryRun });
   const store = describeAddress(address);

@@ -1,9 +1,6 @@
-import { readFileSync } from "node:fs";
-
 import type { ExecutionPolicyInput } from "@flowfabric/core";
 import type { Command } from "commander";
 
-import { UsageError } from "../errors.js";
 import { withStore } from "../open.js";
 import {
   collectList,
@@ -14,6 +11,7 @@ import {
   type StoreOptions,
 } from "../options.js";
 import { print, remark } from "../output.js";
+import { readPayload } from "../payload.js";
 import { awaitEnd, writeResult } from "./result.js";
 
 interface SubmitOptions extends StoreOptions {
@@ -93,7 +91,7 @@ export function addSubmit(program: Command): void {
 }
 
 async function submit(kind: string, options: SubmitOptions): Promise<void> {
-  const inputPayload = readInput(options);
+  const inputPayload = readPayload("--input", options.input, options);
   const { lane, key, priority, delay, deadline, tag } = options;
   await withStore(options, { create: true }, async (client) => {
     const nowMs = Date.now();
@@ -144,39 +142,4 @@ function policyOf(options: SubmitOptions): ExecutionPolicyInput | undefined {
       : { routingRequirements: { requiredCapabilities: requires } }),
   };
   return Object.keys(policy).length === 0 ? undefined : policy;
-}
-
-/** The bytes as given: a number such as 1.0 must not come out as 1. */
-function readInput({ input, raw }: SubmitOptions): Uint8Array | undefined {
-  if (input === undefined) return undefined;
-  const [bytes, source] = sourceOf(input);
-  if (raw) return bytes;
-  try {
-    JSON.parse(bytes.toString("utf8"));
-  } catch (error) {
-    throw new UsageError(
-      `${source} is not JSON (${error instanceof Error ? error.message : String(error)}); correct it, or pass --raw to send it as it is`,
-      { cause: error },
-    );
-  }
-  return bytes;
-}
-
-function sourceOf(input: string): [Buffer, string] {
-  if (input === "-") return [readFileSync(0), "what stdin gave for --input"];
-  if (!input.startsWith("@"))
-    return [Buffer.from(input), `--input '${shorten(input)}'`];
-  const path = input.slice(1);
-  try {
-    return [readFileSync(path), `the file '${path}' of --input`];
-  } catch (error) {
-    throw new UsageError(
-      `cannot read the file '${path}' of --input (${error instanceof Error ? error.message : String(error)})`,
-      { cause: error },
-    );
-  }
-}
-
-function shorten(text: string): string {
-  return text.length <= 60 ? text : `${text.slice(0, 57)}…`;
 }

@@ -1,9 +1,10 @@
-/** The one kind of execution of the demo, and everything about it that is staged. */
+/** The two kinds of executions of the demo, and everything about them that is staged. */
 import { defineExecution } from "@flowfabric/sdk";
 import { z } from "zod";
 
 import { Analysis, ANALYSIS_VERSION, sha256 } from "./analyse.js";
 import type { TextFile } from "./files.js";
+import { ReportFigures } from "./written-report.js";
 
 const DAY_MS = 86_400_000;
 /** For so long a repeated run finds what an earlier one has finished. */
@@ -28,6 +29,31 @@ export const AnalyseFile = defineExecution({
     streamPolicy: { retentionTtlMs: DEDUP_WINDOW_MS + DAY_MS },
   },
 });
+
+/** The category of a publication that somebody said no to. */
+export const REJECTED = "rejected";
+/** Where the publication waits for a person, and the only word that is a yes. */
+export const APPROVAL = "approval";
+export const APPROVED = "approved";
+/** The frame behind the last word of the text. */
+export const TEXT_IS_WRITTEN = "text-is-written";
+
+/** Writes the report in words, waits until somebody approves of it, and only then has it as its result. */
+export const PublishReport = defineExecution({
+  kind: "demo.publish-report",
+  input: ReportFigures,
+  output: z.object({ text: z.string(), approvedBy: z.string() }),
+  policy: {
+    retryPolicy: { maxRetries: 3, nonRetryableCategories: [REJECTED] },
+    dedupWindowMs: DEDUP_WINDOW_MS,
+    streamPolicy: { retentionTtlMs: DEDUP_WINDOW_MS + DAY_MS },
+  },
+});
+
+/** A report of the same figures is published once. */
+export function publicationKeyOf(figures: ReportFigures): string {
+  return `report:${sha256(JSON.stringify(figures))}`;
+}
 
 /** Declared poison: a file that nobody can read, because it does not exist. */
 export const POISON: TextFile = {
@@ -69,6 +95,9 @@ export function paceScale(files: number, slots: number): number {
   const meanMs = (SLOWEST_PACE_MS + FASTEST_PACE_MS) / 2;
   return Math.min(1, (PACE_BUDGET_MS * slots) / (files * meanMs));
 }
+
+/** Writing the report in words takes about this long, however many words there are. */
+export const WRITING_MS = 1_000;
 
 export function paceMs(file: TextFile, scale: number): number {
   const spread = SLOWEST_PACE_MS - FASTEST_PACE_MS;

@@ -84,15 +84,19 @@ async function holdersIn(
   backend: EngineBackend,
   lane: string,
 ): Promise<Map<ExecutionId, string>> {
-  const holders = new Map<ExecutionId, string>();
   const page = await backend.listExecutions({
     lanes: [lane],
     publicStates: ["active"],
   });
-  for (const executionId of page.executions) {
-    const snapshot = await backend.describeExecution({ executionId });
+  // All at once: with one after the other, the work of a busy machine may be over before the last is read.
+  const snapshots = await Promise.all(
+    page.executions.map((executionId) =>
+      backend.describeExecution({ executionId }),
+    ),
+  );
+  const holders = new Map<ExecutionId, string>();
+  for (const snapshot of snapshots)
     if (snapshot?.publicState === "active" && snapshot.currentLease)
-      holders.set(executionId, snapshot.currentLease.workerInstanceId);
-  }
+      holders.set(snapshot.executionId, snapshot.currentLease.workerInstanceId);
   return holders;
 }

@@ -23,6 +23,7 @@ import {
 import { laneOf, POISON } from "./definition.js";
 import { findTextFiles, type FoundFiles } from "./files.js";
 import { readHistory, type FileHistory } from "./history.js";
+import { publishReport } from "./publish-report.js";
 import { reportHtml } from "./report-html.js";
 import { escapeHtml } from "./report-text.js";
 import { demoFolder, openDemoStore, parseDemoAddress } from "./store.js";
@@ -34,12 +35,14 @@ import {
   type Summary,
 } from "./summary.js";
 import { LEASE_TTL_MS, SLOTS_PER_WORKER, work, type Worked } from "./work.js";
+import { figuresOf } from "./written-report.js";
 
 export interface DemoOptions {
   readonly backend: string;
   readonly report?: string;
   readonly workers: number;
   readonly kill: boolean;
+  readonly manual?: true;
   readonly fresh?: true;
   readonly limit: number;
 }
@@ -115,7 +118,22 @@ export async function runDemo(
   if (options.report === undefined && isWorthKeeping(usual, facts, summary))
     print(`Report: ${usual} (of the run that did the work)`);
   else writeReport(resolve(options.report ?? usual), facts, summary);
-  return verdict(facts);
+  const code = verdict(facts);
+  if (code !== 0) return code;
+  await publishReport(
+    {
+      client,
+      backend,
+      address,
+      folder,
+      lane,
+      manual: options.manual ?? false,
+      path: join(demoFolder(address), "report.md"),
+      interrupt,
+    },
+    figuresOf(folder, files),
+  );
+  return 0;
 }
 
 /** A run that reused everything has no picture to offer in place of the one there is. */
@@ -167,7 +185,7 @@ function sayOrigins(submitted: readonly SubmittedFile[]): void {
   );
   if (count("reused") === submitted.length)
     print(
-      "Every result is in the store already: no worker was started, and there was nothing to kill. --fresh starts over.",
+      "Every analysis is in the store already: no worker was started for them, and there was nothing to kill. --fresh starts over.",
     );
 }
 

@@ -12,15 +12,16 @@ import {
   storeExists,
   type StoreAddress,
 } from "../open.js";
+import { removeValkeyStore } from "../valkey.js";
 import { isDemoLane } from "./definition.js";
 
-/** In a database that may hold a store with real work the demo keeps apart. */
-const SCHEMA = "flowfabric_demo";
+/** On a server that may hold a store with real work the demo keeps apart. */
+const NAMES = { schema: "flowfabric_demo", prefix: "ff_demo" };
 
 const FOLDER = ".flowfabric";
 
 export function parseDemoAddress(given: string): StoreAddress {
-  const address = parseAddress(given, SCHEMA);
+  const address = parseAddress(given, NAMES);
   if (address.kind === "sqlite" && address.path === ":memory:")
     throw new UsageError(
       "the demo's workers are processes of their own and cannot share :memory:; give --backend a file",
@@ -54,6 +55,7 @@ async function removeDemoStore(address: StoreAddress): Promise<void> {
       `--fresh would delete ${describeAddress(address)}, which also holds the ${strangers.length === 1 ? "lane" : "lanes"} ${strangers.join(", ")}; give the demo a --backend of its own`,
     );
   if (address.kind === "postgres") await dropSchema(address);
+  else if (address.kind === "valkey") await removeValkeyStore(address);
   else
     for (const suffix of ["", "-wal", "-shm"])
       rmSync(`${address.path}${suffix}`, { force: true });

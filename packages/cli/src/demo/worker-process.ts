@@ -7,7 +7,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { TaskFailure, Worker } from "@flowfabric/sdk";
+import { TaskFailure, when, Worker } from "@flowfabric/sdk";
 import { z } from "zod";
 
 import { describeFailure } from "../errors.js";
@@ -15,11 +15,18 @@ import { openStore, parseAddress } from "../open.js";
 import { analyse } from "./analyse.js";
 import {
   AnalyseFile,
+  APPROVAL,
+  APPROVED,
   CHANGED,
   isFlaky,
   paceMs,
+  PublishReport,
+  REJECTED,
+  TEXT_IS_WRITTEN,
   UNREADABLE,
+  WRITING_MS,
 } from "./definition.js";
+import { wordsOf, writtenReport } from "./written-report.js";
 
 const WorkerJob = z.object({
   store: z.string(),
@@ -66,6 +73,29 @@ async function runWorker(job: WorkerJob): Promise<void> {
     if (analysis.sha256 === file.sha256) return analysis;
     const reason = `${file.path} was changed after it had been submitted`;
     throw new TaskFailure({ reason, category: CHANGED });
+  });
+
+  worker.handle(PublishReport, async (figures, task) => {
+    const text = writtenReport(figures);
+    const [answer] = await task.resumeSignals();
+    if (answer === undefined) {
+      const words = wordsOf(text);
+      for (const word of words) {
+        await task.stream.write(word);
+        await sleep(WRITING_MS / words.length, undefined, {
+          signal: task.signal,
+        });
+      }
+      await task.stream.write("", { frameType: TEXT_IS_WRITTEN });
+      return task.suspend({
+        reasonCode: "waiting_for_approval",
+        resumeCondition: when.signal(APPROVAL),
+      });
+    }
+    const approvedBy = answer.sourceIdentity || "somebody";
+    if (answer.signalName === APPROVED) return { text, approvedBy };
+    const reason = `${approvedBy} answered '${answer.signalName}'`;
+    throw new TaskFailure({ reason, category: REJECTED });
   });
 
   const running = worker.run();
