@@ -67,6 +67,11 @@ const ARGUMENTS: Partial<Record<keyof EngineOperations, object>> = {
   watchWorker: { workerInstanceId: WORKER.workerInstanceId },
   subscribeCompletion: {},
   subscribeLeaseHistory: {},
+  subscribeSignalDelivery: {},
+  subscribeInstanceTags: {},
+  listPendingWaitpoints: { executionId: UNKNOWN_ID },
+  seedWaitpointHmacSecret: { kid: "k", secretHex: "00".repeat(32) },
+  rotateWaitpointHmacSecretAll: { newKid: "k", newSecretHex: "00".repeat(32) },
   createExecutionInTransaction: { executionKind: "k", transaction: {} },
 };
 

@@ -1,4 +1,6 @@
 /** What the groups check in the same words. */
+import { getEventListeners } from "node:events";
+
 import {
   isEngineError,
   type EngineBackend,
@@ -67,6 +69,21 @@ export async function eventTypes(
 
 export function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** How many listen to a signal's abort now. */
+export function countListeners(signal: AbortSignal): number {
+  return getEventListeners(signal, "abort").length;
+}
+
+/** How many do at most, over half a second: who waits looks again between. */
+export async function mostListeners(signal: AbortSignal): Promise<number> {
+  let most = 0;
+  for (let look = 0; look < 20; look++) {
+    await sleep(25);
+    most = Math.max(most, countListeners(signal));
+  }
+  return most;
 }
 
 /** Looks until `look` finds something; the bound is at least ten times what is promised. */

@@ -71,6 +71,24 @@ export const claimManyConformance = group("claiming many", (test) => {
     }
   });
 
+  test("work that another process brings into a known lane in a new way is found beside others", async (bench) => {
+    const { backend } = bench;
+    const other = await bench.reopen();
+    const lanes = [lane(), lane()];
+    for (const laneId of lanes) await submitted(backend, { laneId });
+    expect((await claimMany(backend, { lanes })).claimed).toHaveLength(2);
+
+    for (const namespace of ["second", "third"]) {
+      const { executionId } = await submitted(other, {
+        laneId: lanes[0]!,
+        namespace,
+      });
+      expect(await claimMany(backend, { lanes })).toMatchObject({
+        claimed: [{ executionId }],
+      });
+    }
+  });
+
   test("64 claimers at once claim each of 200 executions exactly once", async (bench) => {
     const { backend } = bench;
     const second = await bench.reopen();

@@ -1,7 +1,13 @@
 import type { EngineBackend } from "@flowfabric/core";
 import { expect } from "vitest";
 
-import { expectRefused, sleep, within } from "./assertions.js";
+import {
+  countListeners,
+  expectRefused,
+  mostListeners,
+  sleep,
+  within,
+} from "./assertions.js";
 import {
   lane,
   LEASE_TTL_MS,
@@ -138,6 +144,19 @@ export const parkedClaimsConformance = group("claims that wait", (test) => {
     const { executionId } = await submitted(backend, { laneId });
     const { claimed } = await parkedClaim(backend, laneId);
     expect(claimed).toMatchObject([{ executionId }]);
+  });
+
+  test("claims under one signal put one listener on it, which goes with the last", async ({
+    backend,
+  }) => {
+    const giveUp = new AbortController();
+    const waiting = Array.from({ length: 20 }, () =>
+      parkedClaim(backend, lane(), giveUp.signal),
+    );
+    const most = await mostListeners(giveUp.signal);
+    giveUp.abort();
+    await within(5_000, "the abort", Promise.all(waiting));
+    expect([most, countListeners(giveUp.signal)]).toEqual([1, 0]);
   });
 
   test("a claim that is given up before it starts does not wait", async ({

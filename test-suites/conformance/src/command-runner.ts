@@ -15,7 +15,15 @@ import type {
   PolicySpec,
   SubmissionSpec,
 } from "./commands.js";
+import { appendAll, frame } from "./stream-builders.js";
 import { expectedPayload, OVERRIDE_RESULT, type World } from "./model.js";
+import {
+  runSignal,
+  runStory,
+  runWaiting,
+  type SignalCommand,
+  type WaitingCommand,
+} from "./command-runner-signals.js";
 
 function workerOf(n: number): {
   workerId: string;
@@ -150,6 +158,49 @@ export async function runCommand(
       answer.claimed.forEach((claimed) => world.acquired(claimed));
       return;
     }
+    case "submitAndSuspend": {
+      await runCommand(world, backend, {
+        do: "submit",
+        spec: command.submission,
+      });
+      const known = world.claims.length;
+      await runCommand(world, backend, {
+        do: "claimMany",
+        spec: command.claim,
+      });
+      const claimed = world.claims[known];
+      if (claimed !== undefined)
+        await runStory(world, backend, command, claimed);
+      return;
+    }
+    case "suspend":
+    case "waitpoint": {
+      const claimed = world.claimAt(command.pick);
+      if (claimed !== undefined)
+        await runWaiting(world, backend, command, claimed);
+      return;
+    }
+    case "signal":
+    case "approve":
+    case "closeWaitpoint": {
+      const target = world.targetAt(command.pick);
+      if (target !== undefined)
+        await runSignal(world, backend, command, target);
+      return;
+    }
+    case "append": {
+      const claimed = world.claimAt(command.pick);
+      if (claimed === undefined) return;
+      const appended = await appendAll(
+        backend,
+        claimed,
+        command.texts.map((text) => frame(text)),
+      );
+      appended.forEach(({ streamId }, index) =>
+        world.appended(claimed, streamId, command.texts[index]!),
+      );
+      return;
+    }
     case "complete":
     case "completeByFence":
     case "fail":
@@ -256,8 +307,12 @@ async function runOn(
           | "register"
           | "markDead"
           | "sweep"
-          | "completeAndClaim";
+          | "completeAndClaim"
+          | "submitAndSuspend"
+          | "append";
       }
+    | WaitingCommand
+    | SignalCommand
   >,
   executionId: string,
 ): Promise<void> {
@@ -348,6 +403,12 @@ async function runOn(
         key: "team",
         value: `${command.value}`,
       });
+      return;
+    case "resume":
+      await backend.resumeExecution(ref);
+      return;
+    case "timeOut":
+      await backend.expireSuspension(ref);
       return;
     case "revoke":
       await backend.revokeLease({ ...ref, hold: command.hold });

@@ -2,7 +2,7 @@
  * What random clients do. A command is plain data, so that a failing run can be printed, shrunk and repeated; whom it hits
  * is decided when it runs, by picking among what exists then.
  */
-import { SWEEPS } from "@flowfabric/core";
+import { SWEEPS, TIMEOUT_BEHAVIORS } from "@flowfabric/core";
 import fc from "fast-check";
 
 const CAPABILITIES = ["gpu", "eu"] as const;
@@ -46,6 +46,24 @@ const claim = fc.record({
   capabilities,
 });
 export type ClaimSpec = typeof claim extends fc.Arbitrary<infer T> ? T : never;
+
+const suspension = fc.record({
+  keys: fc.subarray(["a", "b"], { minLength: 1 }),
+  until: fc.constantFrom(
+    "all" as const,
+    "two sources" as const,
+    "an operator" as const,
+  ),
+  /** On a waitpoint made before, where there is one. */
+  pending: fc.boolean(),
+  timeoutMs: fc.option(fc.constantFrom(0, 600, 5_000)),
+  behavior: fc.constantFrom(...TIMEOUT_BEHAVIORS),
+  delayMs: fc.option(fc.constantFrom(0, 700)),
+  /** Asked for again at once, as after a lost reply. */
+  again: fc.boolean(),
+});
+export type SuspensionSpec =
+  typeof suspension extends fc.Arbitrary<infer T> ? T : never;
 
 const reason = fc.constantFrom(
   "waiting_for_budget",
@@ -100,8 +118,42 @@ export const commands = fc.oneof(
     pick,
     delayMs: fc.constantFrom(0, 800),
   }),
+  weighted(4, { do: fc.constant("suspend" as const), pick, spec: suspension }),
+  // In one go, for a suspension takes more steps in the right order than chance often makes.
+  weighted(5, {
+    do: fc.constant("submitAndSuspend" as const),
+    submission,
+    claim,
+    spec: suspension,
+    votes: fc.array(fc.record({ pick: fc.nat(2), source: fc.nat(1) }), {
+      maxLength: 4,
+    }),
+  }),
+  weighted(2, {
+    do: fc.constant("waitpoint" as const),
+    pick,
+    expiresInMs: fc.constantFrom(400, 60_000),
+  }),
+  weighted(8, {
+    do: fc.constant("signal" as const),
+    pick,
+    source: fc.nat(1),
+    again: fc.boolean(),
+  }),
+  weighted(1, { do: fc.constant("approve" as const), pick, vote: fc.nat(1) }),
+  weighted(1, { do: fc.constant("closeWaitpoint" as const), pick }),
+  weighted(1, { do: fc.constant("resume" as const), pick }),
+  weighted(1, { do: fc.constant("timeOut" as const), pick }),
   weighted(2, { do: fc.constant("progress" as const), pick }),
   weighted(3, { do: fc.constant("renew" as const), pick }),
+  weighted(3, {
+    do: fc.constant("append" as const),
+    pick,
+    texts: fc.array(fc.constantFrom("a", "b", ""), {
+      minLength: 1,
+      maxLength: 3,
+    }),
+  }),
   weighted(1, { do: fc.constant("cancel" as const), pick }),
   weighted(3, { do: fc.constant("replay" as const), pick }),
   weighted(1, { do: fc.constant("hold" as const), pick }),

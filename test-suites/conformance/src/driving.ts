@@ -1,7 +1,7 @@
 import type { EngineBackend } from "@flowfabric/core";
 import { expect } from "vitest";
 
-import { eventTypes, eventually, within } from "./assertions.js";
+import { eventTypes, eventually, sleep, within } from "./assertions.js";
 import {
   HOUR_MS,
   lane,
@@ -15,6 +15,7 @@ import {
   WORKER,
 } from "./builders.js";
 import { group } from "./harness.js";
+import { keyed, suspended, suspendRunning } from "./suspension-builders.js";
 
 /**
  * A claim takes what is due in its lanes at once and runs a portion of everything else four times a second: what any
@@ -97,6 +98,41 @@ export const drivingConformance = group("the engine drives itself", (test) => {
     });
     await bench.passTime(MINUTE_MS);
     await driven(backend, executionId, "expired");
+  });
+
+  test("a suspension's time runs out on a lane that no worker serves", async (bench) => {
+    const { backend } = bench;
+    const timeoutAtMs = (await backend.serverTimeMs()) + MINUTE_MS;
+    const { executionId } = await suspended(backend, { timeoutAtMs });
+    await bench.passTime(MINUTE_MS);
+    await driven(backend, executionId, "failed");
+  });
+
+  test("a parked claim goes on with a suspension whose time runs out meanwhile", async ({
+    backend,
+  }) => {
+    const laneId = lane();
+    await keyed(backend);
+    const claimed = await running(backend, { laneId });
+    const parked = backend.claimMany({
+      ...OTHER_WORKER,
+      lanes: [laneId],
+      max: 1,
+      leaseTtlMs: LEASE_TTL_MS,
+      maxWaitMs: 25_000,
+    });
+    // By then the claim waits, and for nothing that soon.
+    await sleep(1_000);
+    const suspendedAtMs = performance.now();
+    await suspendRunning(backend, claimed, {
+      timeoutAtMs: (await backend.serverTimeMs()) + 1_000,
+      timeoutBehavior: "autoResume",
+    });
+    const answer = await within(20_000, "the parked claim", parked);
+    expect(answer.claimed).toMatchObject([
+      { kind: "resumed", executionId: claimed.executionId },
+    ]);
+    expect(performance.now() - suspendedAtMs).toBeLessThan(11_000);
   });
 
   test("past its deadline nothing is begun, and it hides nothing behind it", async (bench) => {
@@ -193,6 +229,45 @@ export const drivingConformance = group("the engine drives itself", (test) => {
       );
     await expired(before);
     await expired(await submitted(backend, await soon()));
+    giveUp.abort();
+    await within(5_000, "the abort", waiting);
+  });
+
+  test("work that is lost for good ends on time, however much else a waiting claim hears of", async ({
+    backend,
+  }) => {
+    const laneId = lane();
+    const { executionId } = await running(
+      backend,
+      { laneId, policy: { maxReclaimCount: 0 } },
+      { leaseTtlMs: 1_000 },
+    );
+    const giveUp = new AbortController();
+    const waiting = backend.claimMany({
+      ...OTHER_WORKER,
+      lanes: [laneId],
+      max: 1,
+      leaseTtlMs: LEASE_TTL_MS,
+      maxWaitMs: 30_000,
+      signal: giveUp.signal,
+    });
+    const delayUntilMs = (await backend.serverTimeMs()) + HOUR_MS;
+    await eventually(
+      async () => {
+        // News of the lane, in the moment as well in which the lease runs out, and nothing to claim.
+        await submitted(backend, { laneId, delayUntilMs });
+        for (let round = 0; round < 20; round++)
+          await submitted(backend, {
+            laneId,
+            policy: {
+              routingRequirements: { requiredCapabilities: ["nobody"] },
+            },
+          });
+        return (await eventTypes(backend, executionId)).at(-1) === "failed";
+      },
+      10_000,
+      "the end at the reclaim cap",
+    );
     giveUp.abort();
     await within(5_000, "the abort", waiting);
   });

@@ -243,6 +243,7 @@ export const feedsConformance = group("feeds", (test) => {
       executionId: byHand,
       leaseTtlMs: LEASE_TTL_MS,
     });
+    await backend.revokeLease({ executionId: byHand, reason: "reconciler" });
 
     const events = await drainLeases(backend);
     expect(events).toMatchObject([
@@ -283,8 +284,9 @@ export const feedsConformance = group("feeds", (test) => {
         reason: "issue_grant_and_claim",
         workerId: "operator",
       },
+      { kind: "revoked", executionId: byHand, revokedBy: "reconciler" },
     ]);
-    expect(events).toHaveLength(9);
+    expect(events).toHaveLength(10);
   });
 
   test("renewals are told of at most once in ten seconds and are no history", async ({

@@ -12,6 +12,7 @@ import {
   UNKNOWN_ID,
 } from "./builders.js";
 import { cursorsConformance } from "./events-cursors.js";
+import { tagFeedConformance } from "./events-tags.js";
 import { feedsConformance } from "./events-feeds.js";
 import { group, type Group } from "./harness.js";
 
@@ -100,8 +101,9 @@ const history = group("the history of an execution", (test) => {
     const { events } = await backend.readEvents({ executionId });
     let state: ExecutionEvent["toState"];
     for (const event of events) {
-      if (event.fromState !== undefined)
-        expect(event.fromState, `before ${event.type}`).toEqual(state);
+      expect(event.fromState, `before ${event.type}`).toEqual(
+        event.toState === undefined ? undefined : state,
+      );
       state = event.toState ?? state;
     }
     const snapshot = await backend.describeExecution({ executionId });
@@ -265,8 +267,8 @@ const history = group("the history of an execution", (test) => {
     let next = 1;
     for (const event of events) {
       if (event.type === "trimmed") {
-        expect(event.data).toMatchObject({ fromSeq: next });
-        next = Number(event.data?.["toSeq"]) + 1;
+        expect(event.data).toEqual({ fromSeq: next, toSeq: event.seq });
+        next = event.seq + 1;
       } else {
         expect(event.seq).toBe(next);
         next += 1;
@@ -281,4 +283,5 @@ export const eventsConformance: Group = (harness, registrar) => {
   history(harness, registrar);
   feedsConformance(harness, registrar);
   cursorsConformance(harness, registrar);
+  tagFeedConformance(harness, registrar);
 };

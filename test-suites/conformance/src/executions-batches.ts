@@ -108,6 +108,50 @@ export const batchSubmissionConformance = group(
       });
     });
 
+    test("all or nothing: wrong arguments of one item reject the others", async ({
+      backend,
+    }) => {
+      const laneId = lane();
+      const existing = await submitted(backend, { laneId });
+      const answers = await backend.submitMany({
+        atomicity: "allOrNothing",
+        items: [
+          { executionKind: "test", ...existing },
+          { executionKind: "a", laneId },
+          { executionKind: "" },
+        ],
+      });
+      expect(answers).toMatchObject([
+        { kind: "duplicate", executionId: existing.executionId },
+        {
+          kind: "rejected",
+          detail: { reason: expect.stringContaining("batch_rejected") },
+        },
+        { kind: "rejected", code: "invalid_input" },
+      ]);
+      const { executions } = await backend.listExecutions({ lanes: [laneId] });
+      expect(executions).toHaveLength(1);
+    });
+
+    test("all or nothing: a repeat within the batch is found before its policy is looked at", async ({
+      backend,
+    }) => {
+      const item = {
+        executionKind: "k",
+        laneId: lane(),
+        idempotencyKey: "key",
+      };
+      expect(
+        await backend.submitMany({
+          atomicity: "allOrNothing",
+          items: [item, { ...item, policy: { maxReplayCount: -1 } }],
+        }),
+      ).toMatchObject([
+        { kind: "created" },
+        { kind: "duplicate", mismatch: true },
+      ]);
+    });
+
     test("all or nothing: without a rejection all are created", async ({
       backend,
     }) => {

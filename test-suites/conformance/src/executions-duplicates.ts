@@ -1,8 +1,8 @@
-import type { CreateExecutionInput } from "@flowfabric/core";
+import { formatExecutionId, type CreateExecutionInput } from "@flowfabric/core";
 import { expect } from "vitest";
 
 import { eventTypes } from "./assertions.js";
-import { bytes, completed, lane, submitted } from "./builders.js";
+import { bytes, completed, lane, submitted, uuid } from "./builders.js";
 import { group } from "./harness.js";
 
 const DAY_MS = 86_400_000;
@@ -31,6 +31,35 @@ export const duplicatesConformance = group("repeated submissions", (test) => {
     expect(await eventTypes(backend, first.executionId)).toEqual(["created"]);
     const { executions } = await backend.listExecutions({ lanes: [laneId] });
     expect(executions).toEqual([first.executionId]);
+  });
+
+  test("a key is one key, whatever partitions the callers' own ids lie in", async ({
+    backend,
+  }) => {
+    const laneId = lane();
+    const input = { executionKind: "k", laneId, idempotencyKey: "key" };
+    const idIn = (partition: number) =>
+      formatExecutionId(partition, uuid()) as never;
+
+    const answers = await Promise.all(
+      Array.from({ length: 8 }, (_unused, partition) =>
+        backend.createExecution({ ...input, executionId: idIn(partition) }),
+      ),
+    );
+    const [created, ...more] = answers.filter(({ kind }) => kind === "created");
+    expect(more).toEqual([]);
+    const { executionId } = created!;
+    const later = [
+      await backend.createExecution(input),
+      ...(await backend.submitMany({
+        items: [{ ...input, executionId: idIn(9) }, input],
+      })),
+    ];
+
+    for (const answer of [...answers, ...later])
+      expect(answer).toMatchObject({ executionId });
+    const { executions } = await backend.listExecutions({ lanes: [laneId] });
+    expect(executions).toEqual([executionId]);
   });
 
   test("a duplicate says when anything it asks for differs", async ({

@@ -10,6 +10,7 @@ import {
   taken,
 } from "./builders.js";
 import { group } from "./harness.js";
+import { suspended } from "./suspension-builders.js";
 
 /** Running again what has ended. */
 export const replaysConformance = group("replaying executions", (test) => {
@@ -28,6 +29,21 @@ export const replaysConformance = group("replaying executions", (test) => {
     await backend.replayExecution({ executionId });
     expect(await backend.listAttempts({ executionId })).toEqual(before);
   });
+
+  for (const timeoutBehavior of ["fail", "cancel", "expire"] as const)
+    test(`so is what a suspension's timeout ended it with: ${timeoutBehavior}`, async (bench) => {
+      const { backend } = bench;
+      const { executionId } = await suspended(backend, {
+        timeoutAtMs: (await backend.serverTimeMs()) + HOUR_MS,
+        timeoutBehavior,
+      });
+      await bench.passTime(HOUR_MS);
+      await backend.expireSuspension({ executionId });
+      const before = await backend.listAttempts({ executionId });
+      expect(before).toMatchObject([{ attemptIndex: 0 }]);
+      await backend.replayExecution({ executionId });
+      expect(await backend.listAttempts({ executionId })).toEqual(before);
+    });
 
   test("a replay runs again as a new attempt and forgets the run before", async ({
     backend,
@@ -108,6 +124,10 @@ export const replaysConformance = group("replaying executions", (test) => {
     expect(attempts.map((attempt) => attempt.failureReason)).toEqual([
       "boom",
       "boom",
+    ]);
+    expect(attempts.map((attempt) => attempt.previousAttemptIndex)).toEqual([
+      undefined,
+      0,
     ]);
     // The retry is there again.
     const third = await taken(backend, laneId);

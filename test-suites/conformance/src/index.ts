@@ -16,6 +16,10 @@ import { maintenanceConformance } from "./maintenance.js";
 import { outcomesConformance } from "./outcomes.js";
 import { readsConformance } from "./reads.js";
 import { reclaimConformance } from "./reclaim.js";
+import { secretsConformance } from "./secrets.js";
+import { signalsConformance } from "./signals.js";
+import { suspensionConformance } from "./suspension.js";
+import { streamsConformance } from "./streams.js";
 import { tagsConformance } from "./tags.js";
 import { transitionsConformance } from "./transitions.js";
 import { workersConformance } from "./workers.js";
@@ -41,6 +45,10 @@ export {
   outcomesConformance,
   readsConformance,
   reclaimConformance,
+  secretsConformance,
+  signalsConformance,
+  suspensionConformance,
+  streamsConformance,
   tagsConformance,
   transitionsConformance,
   workersConformance,
@@ -56,8 +64,12 @@ const GROUPS: readonly Group[] = [
   leasesConformance,
   reclaimConformance,
   outcomesConformance,
+  suspensionConformance,
+  signalsConformance,
+  secretsConformance,
   workersConformance,
   eventsConformance,
+  streamsConformance,
   maintenanceConformance,
   adminConformance,
   drivingConformance,

@@ -49,6 +49,7 @@ const LEGAL_REASONS: Readonly<Record<string, readonly string[]>> = {
   AL: ["none"],
   AX: ["waiting_for_worker"],
   AV: ["waiting_for_worker"],
+  SU: ["waiting_for_signal", "paused_by_operator"],
   "T success": ["none"],
   "T failed": ["none"],
   "T cancelled": ["none"],
@@ -206,13 +207,16 @@ const RUNNABLE = [
   "RL",
 ];
 const LOST = ["AX", "AV"];
+const OPEN = [...RUNNABLE, "AL", ...LOST, "SU"];
+/** Where a suspension leads that is over, unless that is the end. */
+const RESUMED = ["RE", "RD"];
 const ENDS = ["T success", "T failed", "T cancelled", "T expired"];
 
 /** Which event leads from where to where; the same state where no target is named. */
 const STEPS: {
   readonly [T in EventType]?: {
     readonly from: readonly string[];
-    readonly to?: readonly string[];
+    readonly to?: readonly string[] | ((from: string) => readonly string[]);
   };
 } = {
   granted: { from: ["RE", ...LOST] },
@@ -221,13 +225,25 @@ const STEPS: {
   reclaimed: { from: LOST, to: ["AL"] },
   lease_expired: { from: ["AL"], to: ["AX"] },
   lease_revoked: { from: ["AL"], to: ["AV"] },
+  suspended: { from: ["AL"], to: ["SU"] },
+  signal: {
+    from: OPEN,
+    to: (from) => (from === "SU" ? ["SU", ...RESUMED] : [from]),
+  },
   delayed: { from: ["AL"], to: ["RE", "RD"] },
   promoted: { from: ["RD"], to: ["RE"] },
+  // A suspension whose timeout escalates stays where it is.
   blocked: {
-    from: RUNNABLE,
-    to: ["RA budget", "RA quota", "RA route", "RA operator", "RL"],
+    from: [...RUNNABLE, "SU"],
+    to: (from) =>
+      from === "SU"
+        ? ["SU"]
+        : ["RA budget", "RA quota", "RA route", "RA operator", "RL"],
   },
-  unblocked: { from: RUNNABLE, to: ["RE", "RD", "RL", "RA operator"] },
+  unblocked: {
+    from: [...RUNNABLE, "SU"],
+    to: (from) => (from === "SU" ? RESUMED : ["RE", "RD", "RL", "RA operator"]),
+  },
   held: { from: RUNNABLE, to: ["RA operator"] },
   released_hold: {
     from: ["RA operator", ...LOST],
@@ -238,9 +254,9 @@ const STEPS: {
   // A revoked lease may be under an operator's hold, which outlives the attempt that ran out of time.
   retry_scheduled: { from: ["AL", ...LOST], to: ["RE", "RD", "RA operator"] },
   completed: { from: ["AL"], to: ["T success"] },
-  failed: { from: ["AL", ...LOST], to: ["T failed"] },
-  cancelled: { from: [...RUNNABLE, "AL", ...LOST], to: ["T cancelled"] },
-  expired: { from: [...RUNNABLE, "AL", ...LOST], to: ["T expired"] },
+  failed: { from: ["AL", ...LOST, "SU"], to: ["T failed"] },
+  cancelled: { from: OPEN, to: ["T cancelled"] },
+  expired: { from: OPEN, to: ["T expired"] },
   replayed: { from: ENDS, to: ["RE", "RD"] },
 };
 
@@ -265,8 +281,9 @@ export function checkEvents({ snapshot, events }: Looked): void {
     if (event.fromState !== undefined)
       expect(event.fromState, `the state before ${event.type}`).toEqual(state);
     state = event.toState ?? state;
+    const to = typeof step?.to === "function" ? step.to(from) : step?.to;
     expect(
-      step?.to ?? [from],
+      to ?? [from],
       `${event.type} from ${from} leads to ${homeOf(state)} in ${told}`,
     ).toContain(homeOf(state));
     if (["claimed", "resumed", "reclaimed"].includes(event.type)) {

@@ -51,6 +51,7 @@ export async function checkLists(
     laneId: world.lanes[1]!,
     limit: 1_000,
   });
+  const suspended = await backend.listSuspended({ limit: 1_000 });
   const lapsedBefore = await backend.serverTimeMs();
   const lapsed = await backend.listExpiredLeases({});
   const after = await looksNow(backend, world);
@@ -101,6 +102,18 @@ export async function checkLists(
       snapshot.laneId === world.lanes[0] &&
       snapshot.namespace === "default",
   );
+  const listed = agree(
+    "suspended ones",
+    suspended.entries.map((entry) => entry.executionId),
+    ({ snapshot }) => snapshot.publicState === "suspended",
+  );
+  expect(
+    suspended.entries.map((entry) => entry.suspendedAtMs),
+    "by the time they suspended",
+  ).toEqual(
+    suspended.entries.map((entry) => entry.suspendedAtMs).sort((a, b) => a - b),
+  );
+  expect(listed.length, "no suspended one twice").toBe(new Set(listed).size);
   const found = tagged.entries.map((entry) => entry.executionId);
   agree("tagged ones", found, ({ snapshot }) => snapshot.tags["team"] === "1");
   expect(taggedCount, "countByTags").toBe(found.length);

@@ -18,10 +18,17 @@ import {
   checkSnapshot,
   type Looked,
 } from "./invariant-checks.js";
+import { checkStreams } from "./invariant-streams.js";
 import { checkFeeds, checkLists, looksNow } from "./invariant-lists.js";
+import {
+  checkSignalFeed,
+  checkSignals,
+  checkWaitpoints,
+} from "./invariant-suspensions.js";
 import { World } from "./model.js";
 import { reproducible, scaled } from "./settings.js";
 import { homeOf } from "./states.js";
+import { keyed } from "./suspension-builders.js";
 
 /** Refusals that a client has to live with; every other one is a fault of the store. */
 const REFUSALS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
@@ -34,6 +41,8 @@ const REFUSALS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "stale_lease",
   "lease_expired",
   "lease_revoked",
+  "stream_closed",
+  "stale_owner_cannot_append",
   "lease_conflict",
   "grant_already_exists",
   "invalid_claim_grant",
@@ -41,6 +50,12 @@ const REFUSALS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "capability_mismatch",
   "use_claim_resumed_execution",
   "not_a_resumed_execution",
+  "execution_not_suspended",
+  "target_not_signalable",
+  "waitpoint_closed",
+  "waitpoint_not_found",
+  "waitpoint_not_pending",
+  "pending_waitpoint_expired",
 ]);
 
 async function tolerated(call: Promise<unknown>): Promise<void> {
@@ -106,14 +121,18 @@ async function checkAll(
     checkAttempts(look);
     checkEvents(look);
     await checkResult(backend, look);
+    await checkWaitpoints(backend, look);
+    await checkStreams(backend, world, look);
     const { executionId } = look.snapshot;
     const earlier = before.get(executionId);
     if (earlier !== undefined) checkProgress(earlier, look);
     looked.set(executionId, look);
   }
   checkAnswers(world, looked);
+  checkSignals(world, looked);
   await checkLists(backend, world);
   await checkFeeds(backend, looked);
+  await checkSignalFeed(backend, looked);
   expect(await backend.reconcileExecutionIndex({}), "I14–I21").toEqual({
     processed: 0,
     errors: 0,
@@ -187,7 +206,10 @@ async function checkEverythingEnds(bench: Bench, world: World): Promise<void> {
     expect(turn, `still open: ${left.join(", ")}`).toBeLessThan(30);
     for (const { snapshot } of open) {
       const { executionId, blockingReason } = snapshot;
-      if (snapshot.operatorHold) await backend.unholdExecution({ executionId });
+      if (snapshot.publicState === "suspended")
+        await backend.resumeExecution({ executionId });
+      else if (snapshot.operatorHold)
+        await backend.unholdExecution({ executionId });
       else if (
         snapshot.stateVector.eligibilityState.startsWith("blocked_by_") &&
         blockingReason !== undefined
@@ -218,6 +240,7 @@ async function run(bench: Bench, script: readonly Round[]): Promise<void> {
   try {
     const clients = [own.backend, own.backend, await own.reopen()];
     const world = new World(clients, [lane(), lane()]);
+    await keyed(own.backend);
     await playRounds(own, world, script);
     await checkSweepsSettle(own, world);
     await checkEverythingEnds(own, world);

@@ -3,11 +3,17 @@ import type {
   ClaimedExecution,
   CreateExecutionInput,
   CreateExecutionResult,
+  DeliverSignalResult,
   EngineBackend,
   ExecutionId,
   Grant,
+  StreamFrames,
   SubmitManyResult,
 } from "@flowfabric/core";
+
+import type { Target } from "./suspension-builders.js";
+
+type Accepted = Extract<DeliverSignalResult, { kind: "accepted" }>;
 
 /** What an operator's completion brings, whichever attempt it ends. */
 export const OVERRIDE_RESULT = new TextEncoder().encode("by an operator");
@@ -30,6 +36,20 @@ export class World {
   readonly claims: ClaimedExecution[] = [];
   /** Answers to submissions with a key, by lane and namespace and key. */
   readonly keyed = new Map<string, CreateExecutionResult[]>();
+  /** Waitpoints by whoever was given their token; the newest last. */
+  readonly targets: Target[] = [];
+  /** Answers to signals that were accepted. */
+  readonly signals: (Target & Accepted)[] = [];
+  /** Accepted frames, id and text, by execution and attempt. */
+  readonly frames = new Map<string, (readonly [string, string])[]>();
+  /** How streams were found closed. */
+  readonly ends = new Map<
+    string,
+    {
+      readonly closedAtMs: number;
+      readonly closedReason: StreamFrames["closedReason"];
+    }
+  >();
   readonly #grants = new Map<string, Grant>();
 
   constructor(clients: readonly EngineBackend[], lanes: readonly string[]) {
@@ -53,8 +73,29 @@ export class World {
     this.claims.push(claimed);
   }
 
+  appended(claimed: ClaimedExecution, id: string, text: string): void {
+    const name = `${claimed.executionId} attempt ${claimed.attemptIndex}`;
+    this.frames.set(name, [...(this.frames.get(name) ?? []), [id, text]]);
+  }
+
   granted(grant: Grant): void {
     this.#grants.set(grant.executionId, grant);
+  }
+
+  targeted(targets: readonly Target[]): void {
+    this.targets.push(...targets);
+  }
+
+  delivered(target: Target, answer: DeliverSignalResult): void {
+    if (answer.kind === "accepted") this.signals.push({ ...target, ...answer });
+  }
+
+  /** Recent ones mostly. */
+  targetAt(pick: number): Target | undefined {
+    const { length } = this.targets;
+    if (length === 0) return undefined;
+    const reach = pick % 5 === 0 ? length : Math.min(length, 4);
+    return this.targets[length - 1 - (pick % reach)];
   }
 
   grantOf(executionId: string): Grant | undefined {

@@ -1,7 +1,7 @@
 /**
  * A builder for every state an execution can be in, and the way back: from what reads tell to the state's name. The names
  * are those of the transition table: R runnable (E eligible, D delayed, A blocked, L held by its lane), A active
- * (L leased, X lapsed, V revoked), T terminal; `!` is what time alone has changed and nobody has written down.
+ * (L leased, X lapsed, V revoked), SU suspended, T terminal; `!` is what time alone has changed and nobody has written down.
  */
 import {
   encodeHandle,
@@ -21,10 +21,12 @@ import {
 
 import { HOUR_MS, LEASE_TTL_MS, submitted, taken, WORKER } from "./builders.js";
 import type { Bench } from "./harness.js";
+import { keyed, suspendArgs } from "./suspension-builders.js";
 
 /** Far enough apart that each can be let pass without the ones behind it. */
 export const ATTEMPT_TIMEOUT_MS = 2 * HOUR_MS;
 const RETRY_DELAY_MS = 10 * HOUR_MS;
+export const SUSPENSION_TIMEOUT_MS = 5 * HOUR_MS;
 export const DEADLINE_MS = 20 * HOUR_MS;
 const DELAY_MS = 30 * HOUR_MS;
 const LONG_LEASE_MS = 24 * HOUR_MS;
@@ -35,6 +37,8 @@ export interface Subject {
   /** The last holder's; where there never was one, a stranger's. */
   readonly fence: Required<LeaseFence>;
   readonly handle: Handle;
+  /** Where it waits for a signal. */
+  readonly waitpointId?: string;
 }
 
 type Build = (bench: Bench, policy: ExecutionPolicyInput) => Promise<Subject>;
@@ -150,6 +154,24 @@ function revoked(hold: boolean): Build {
   };
 }
 
+/** Waits for one signal, and goes on by itself after a time. */
+async function waiting(
+  bench: Bench,
+  policy: ExecutionPolicyInput,
+): Promise<Subject> {
+  const { backend } = bench;
+  const subject = await leased(bench, policy);
+  await keyed(backend);
+  const { details } = await backend.suspend({
+    handle: subject.handle,
+    ...suspendArgs({
+      timeoutAtMs: (await backend.serverTimeMs()) + SUSPENSION_TIMEOUT_MS,
+      timeoutBehavior: "autoResume",
+    }),
+  });
+  return { ...subject, waitpointId: details.waitpointId };
+}
+
 export const STATES = {
   REp: fresh,
   "REp retry": async (bench, policy) => {
@@ -220,6 +242,8 @@ export const STATES = {
     await bench.backend.expireExecution(subject);
     return subject;
   },
+  // Last: on a store without keys there is nothing to suspend on, and a case ends here.
+  SU: waiting,
 } as const satisfies Record<string, Build>;
 
 export type StateName = keyof typeof STATES;
@@ -260,7 +284,7 @@ export function attemptStateAt(
   attempts: number,
 ): AttemptState {
   if (home === "AL") return "running_attempt";
-  if (home === "AX" || home === "AV") return "attempt_interrupted";
+  if (["AX", "AV", "SU"].includes(home)) return "attempt_interrupted";
   if (home.startsWith("T ")) return attempts > 0 ? "attempt_terminal" : "none";
   return before;
 }

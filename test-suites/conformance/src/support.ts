@@ -44,8 +44,21 @@ const OPERATIONS_OF: {
   executionEvents: ["readEvents", "tailEvents"],
   subscribeCompletion: ["subscribeCompletion"],
   subscribeLeaseHistory: ["subscribeLeaseHistory"],
+  subscribeSignalDelivery: ["subscribeSignalDelivery"],
+  subscribeInstanceTags: ["subscribeInstanceTags"],
+  listPendingWaitpoints: ["listPendingWaitpoints"],
+  seedWaitpointHmacSecret: ["seedWaitpointHmacSecret"],
+  rotateWaitpointHmacSecretAll: ["rotateWaitpointHmacSecretAll"],
+  attemptStreams: [
+    "appendFrame",
+    "appendFrames",
+    "readStream",
+    "tailStream",
+    "readSummary",
+  ],
   callerTransaction: ["createExecutionInTransaction"],
   // Verifying is always possible.
+  concurrentCalls: [],
   prepare: [],
 };
 

@@ -39,6 +39,9 @@ function all<S extends StateName>(
   >;
 }
 
+/** Neither to be claimed nor claimed, and not over. */
+const NOT_RUNNABLE = [...ACTIVE, "SU"] as const;
+
 /** A fenced call that is good only under a live lease, and there has this effect. */
 function fenced(underLease: Cell): Row {
   return {
@@ -47,6 +50,7 @@ function fenced(underLease: Cell): Row {
     "AL!": "!lease_expired > AX",
     AX: "!lease_expired",
     ...all(REVOKED, "!lease_revoked"),
+    SU: "!execution_not_active",
     ...all(ENDED, "!execution_not_active"),
   };
 }
@@ -54,7 +58,7 @@ function fenced(underLease: Cell): Row {
 const unlessEligible = (eligible: Cell): Row => ({
   ...all(ELIGIBLE, eligible),
   ...all(NOT_ELIGIBLE, "!execution_not_eligible"),
-  ...all(ACTIVE, "!execution_not_eligible"),
+  ...all(NOT_RUNNABLE, "!execution_not_eligible"),
   ...all(ENDED, "!execution_not_eligible"),
 });
 
@@ -71,7 +75,7 @@ export const TRANSITIONS = {
     ...all(READY, "claimed > AL"),
     REi: "!use_claim_resumed_execution",
     ...all(NOT_ELIGIBLE, "!execution_not_leaseable"),
-    ...all(ACTIVE, "!execution_not_leaseable"),
+    ...all(NOT_RUNNABLE, "!execution_not_leaseable"),
     ...all(ENDED, "!execution_not_leaseable"),
   },
   claimResumedExecution: {
@@ -79,7 +83,7 @@ export const TRANSITIONS = {
     REi: "claimed > AL",
     "RD interrupted": "!execution_not_leaseable",
     "RA budget interrupted": "!execution_not_leaseable",
-    ...all(ACTIVE, "!execution_not_leaseable"),
+    ...all(NOT_RUNNABLE, "!execution_not_leaseable"),
     ...all(ENDED, "!execution_not_leaseable"),
   },
   complete: {
@@ -115,26 +119,34 @@ export const TRANSITIONS = {
   renew: fenced("ok ="),
   renewLease: fenced("renewed ="),
   progress: { ...fenced("ok ="), "AL!": "!lease_expired" },
+  appendFrame: {
+    ...all(RUNNABLE, "!stream_closed"),
+    AL: "ok",
+    SU: "!stream_closed",
+    ...all(LOST, "!stale_owner_cannot_append"),
+    ...all(ENDED, "!stream_closed"),
+  },
 
   "cancelExecution by an operator": {
     ...all(RUNNABLE, "cancelled > T cancelled"),
-    ...all(ACTIVE, "cancelled > T cancelled"),
+    ...all(NOT_RUNNABLE, "cancelled > T cancelled"),
     ...all(ENDED, "!execution_not_active"),
   },
   "cancelExecution by the holder": fenced("cancelled > T cancelled"),
   "expireExecution at the deadline": {
     ...all(RUNNABLE, "expired > T expired"),
-    ...all(ACTIVE, "expired > T expired"),
+    ...all(NOT_RUNNABLE, "expired > T expired"),
     ...all(ENDED, "alreadyTerminal"),
   },
   "expireExecution at the attempt's timeout": {
     ...all(RUNNABLE, "notApplicable"),
     ...all(ACTIVE, "expired > T expired"),
+    SU: "notApplicable",
     ...all(ENDED, "alreadyTerminal"),
   },
   "expireExecution before anything is due": {
     ...all(RUNNABLE, "notYetDue"),
-    ...all(ACTIVE, "notYetDue"),
+    ...all(NOT_RUNNABLE, "notYetDue"),
     ...all(ENDED, "alreadyTerminal"),
   },
   markLeaseExpiredIfDue: {
@@ -143,6 +155,7 @@ export const TRANSITIONS = {
     "AL!": "markedExpired > AX",
     AX: "alreadySatisfied already_expired",
     ...all(REVOKED, "alreadySatisfied already_revoked"),
+    SU: "alreadySatisfied not_active",
     ...all(ENDED, "alreadySatisfied not_active"),
   },
   revokeLease: {
@@ -151,6 +164,7 @@ export const TRANSITIONS = {
     "AL!": "revoked > AV",
     AX: "alreadySatisfied already_expired",
     ...all(REVOKED, "alreadySatisfied already_revoked"),
+    SU: "!execution_not_active",
     ...all(ENDED, "!execution_not_active"),
   },
   issueReclaimGrant: {
@@ -160,6 +174,7 @@ export const TRANSITIONS = {
     AX: "granted =",
     AV: "granted =",
     "AV held": "notReclaimable held",
+    SU: "notReclaimable execution_not_reclaimable",
     ...all(ENDED, "notReclaimable execution_not_reclaimable"),
   },
   reclaimExecution: {
@@ -168,11 +183,12 @@ export const TRANSITIONS = {
     AX: "claimed > AL",
     AV: "claimed > AL",
     "AV held": "grantNotFound",
+    SU: "notReclaimable execution_not_reclaimable",
     ...all(ENDED, "notReclaimable execution_not_reclaimable"),
   },
   replayExecution: {
     ...all(RUNNABLE, "!execution_not_terminal"),
-    ...all(ACTIVE, "!execution_not_terminal"),
+    ...all(NOT_RUNNABLE, "!execution_not_terminal"),
     ...all(ENDED, "replayed > RE replay"),
   },
 
@@ -182,7 +198,7 @@ export const TRANSITIONS = {
   issueGrantAndClaim: {
     ...all(ELIGIBLE, "ok > AL"),
     ...all(NOT_ELIGIBLE, "!execution_not_in_eligible_set"),
-    ...all(ACTIVE, "!execution_not_eligible"),
+    ...all(NOT_RUNNABLE, "!execution_not_eligible"),
     ...all(ENDED, "!execution_not_eligible"),
   },
   claim: {
@@ -192,6 +208,7 @@ export const TRANSITIONS = {
     AL: "nothing",
     ...all(LOST, "reclaimed > AL"),
     "AV held": "nothing",
+    SU: "nothing",
     ...all(ENDED, "nothing"),
   },
   claimForWorker: {
@@ -202,6 +219,7 @@ export const TRANSITIONS = {
     AX: "granted =",
     AV: "granted =",
     "AV held": "noWork empty",
+    SU: "noWork empty",
     ...all(ENDED, "noWork empty"),
   },
 
@@ -214,14 +232,14 @@ export const TRANSITIONS = {
   "block by an operator": {
     ...all(RUNNABLE, "blocked > RA operator"),
     "RA operator": "alreadySatisfied",
-    ...all(ACTIVE, "!execution_not_eligible"),
+    ...all(NOT_RUNNABLE, "!execution_not_eligible"),
     ...all(ENDED, "!execution_not_active"),
   },
   "block by the lane": {
     ...all(RUNNABLE, "blocked > RL"),
     "RA operator": "blocked =",
     RL: "alreadySatisfied",
-    ...all(ACTIVE, "!execution_not_eligible"),
+    ...all(NOT_RUNNABLE, "!execution_not_eligible"),
     ...all(ENDED, "!execution_not_active"),
   },
   unblockExecution: {
@@ -236,14 +254,14 @@ export const TRANSITIONS = {
   holdExecution: {
     ...all(RUNNABLE, "held > RA operator"),
     "RA operator": "alreadySatisfied",
-    ...all(ACTIVE, "!execution_not_eligible"),
+    ...all(NOT_RUNNABLE, "!execution_not_eligible"),
     "AV held": "alreadySatisfied",
     ...all(ENDED, "!execution_not_active"),
   },
   unholdExecution: {
     ...all(RUNNABLE, "alreadySatisfied"),
     "RA operator": "released > RE",
-    ...all(ACTIVE, "!execution_not_eligible"),
+    ...all(NOT_RUNNABLE, "!execution_not_eligible"),
     "AV held": "released > AV",
     ...all(ENDED, "!execution_not_active"),
   },
@@ -252,12 +270,39 @@ export const TRANSITIONS = {
     ...all(RUNNABLE, "notDelayedCleaned"),
     ...all(DELAYED, "notYetDue"),
     "RD!": "promoted > RE",
-    ...all(ACTIVE, "notRunnableCleaned"),
+    ...all(NOT_RUNNABLE, "notRunnableCleaned"),
     ...all(ENDED, "notRunnableCleaned"),
+  },
+
+  suspend: fenced("suspended > SU"),
+  createWaitpoint: { ...fenced("ok ="), "AL!": "!lease_expired" },
+  resumeExecution: {
+    ...all(RUNNABLE, "!execution_not_suspended"),
+    ...all(ACTIVE, "!execution_not_suspended"),
+    SU: "resumed > RE interrupted",
+    ...all(ENDED, "!execution_not_suspended"),
+  },
+  "a satisfying signal": {
+    ...all(RUNNABLE, "!waitpoint_not_found"),
+    ...all(ACTIVE, "!waitpoint_not_found"),
+    SU: "accepted > RE interrupted",
+    ...all(ENDED, "!waitpoint_not_found"),
+  },
+  "expireSuspension at its timeout": {
+    ...all(RUNNABLE, "notSuspendedCleaned"),
+    ...all(ACTIVE, "notSuspendedCleaned"),
+    SU: "applied > RE interrupted",
+    ...all(ENDED, "notSuspendedCleaned"),
+  },
+  "expireSuspension before it is due": {
+    ...all(RUNNABLE, "notSuspendedCleaned"),
+    ...all(ACTIVE, "notSuspendedCleaned"),
+    SU: "notYetDue",
+    ...all(ENDED, "notSuspendedCleaned"),
   },
   setExecutionTag: {
     ...all(RUNNABLE, "ok ="),
-    ...all(ACTIVE, "ok ="),
+    ...all(NOT_RUNNABLE, "ok ="),
     ...all(ENDED, "ok ="),
   },
 } as const satisfies Record<string, Row>;

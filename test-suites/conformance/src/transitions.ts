@@ -13,7 +13,7 @@ import {
 import { expect } from "vitest";
 
 import { eventTypes, everythingAbout } from "./assertions.js";
-import { HOUR_MS, LEASE_TTL_MS, registered, WORKER } from "./builders.js";
+import { HOUR_MS, LEASE_TTL_MS, registered, uuid, WORKER } from "./builders.js";
 import { group, type Bench } from "./harness.js";
 import {
   ATTEMPT_TIMEOUT_MS,
@@ -21,9 +21,11 @@ import {
   DEADLINE_MS,
   homeOf,
   STATES,
+  SUSPENSION_TIMEOUT_MS,
   type StateName,
   type Subject,
 } from "./states.js";
+import { keyed, suspendArgs } from "./suspension-builders.js";
 import { TRANSITIONS, type TransitionName } from "./transitions-table.js";
 
 type Preparation = (
@@ -56,6 +58,7 @@ const pass =
   (ms: number): Preparation =>
   ({ passTime }) =>
     passTime(ms);
+const withKey = ({ backend }: Bench) => keyed(backend);
 const block = (reason: string): Operation => ({
   call: (b, { executionId }) =>
     b.blockExecutionForAdmission({ executionId, reason }),
@@ -128,6 +131,11 @@ const OPERATIONS: { readonly [T in TransitionName]: Operation } = {
       }),
   },
   progress: { call: (b, { handle }) => b.progress({ handle, percent: 1 }) },
+  appendFrame: {
+    call: async (b, { handle }) => {
+      await b.appendFrame({ handle, frame: { bytes: new Uint8Array(1) } });
+    },
+  },
 
   "cancelExecution by an operator": {
     call: (b, { executionId }) =>
@@ -236,6 +244,34 @@ const OPERATIONS: { readonly [T in TransitionName]: Operation } = {
   promoteDelayed: {
     call: (b, { executionId }) => b.promoteDelayed({ executionId }),
   },
+  suspend: {
+    prepare: withKey,
+    call: (b, { handle }) => b.suspend({ handle, ...suspendArgs() }),
+  },
+  createWaitpoint: {
+    prepare: withKey,
+    call: (b, { handle }) =>
+      b.createWaitpoint({ handle, waitpointKey: "a", expiresInMs: 1_000 }),
+  },
+  resumeExecution: {
+    call: (b, { executionId }) => b.resumeExecution({ executionId }),
+  },
+  "a satisfying signal": {
+    call: (b, { executionId, waitpointId = uuid() }) =>
+      b.deliverApprovalSignal({
+        executionId,
+        waitpointId,
+        signalName: "approved",
+        idempotencySuffix: "once",
+      }),
+  },
+  "expireSuspension at its timeout": {
+    prepare: pass(SUSPENSION_TIMEOUT_MS),
+    call: (b, { executionId }) => b.expireSuspension({ executionId }),
+  },
+  "expireSuspension before it is due": {
+    call: (b, { executionId }) => b.expireSuspension({ executionId }),
+  },
   setExecutionTag: {
     call: (b, { executionId }) =>
       b.setExecutionTag({ executionId, key: "a", value: "1" }),
@@ -325,6 +361,8 @@ const UNKNOWN: { readonly [T in TransitionName]?: string } = {
   "expireExecution at the deadline": "notFoundCleaned",
   "expireExecution at the attempt's timeout": "notFoundCleaned",
   "expireExecution before anything is due": "notFoundCleaned",
+  "expireSuspension at its timeout": "notFoundCleaned",
+  "expireSuspension before it is due": "notFoundCleaned",
   markLeaseExpiredIfDue: "alreadySatisfied execution_not_found",
   promoteDelayed: "notFoundCleaned",
   claim: "nothing",

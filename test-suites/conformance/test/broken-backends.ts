@@ -12,6 +12,10 @@ import {
   maintenanceConformance,
   outcomesConformance,
   readsConformance,
+  secretsConformance,
+  signalsConformance,
+  suspensionConformance,
+  streamsConformance,
   tagsConformance,
   transitionsConformance,
   workersConformance,
@@ -24,6 +28,7 @@ import {
   type CompletionEvent,
   type EngineBackend,
   type ExecutionSnapshot,
+  type StreamFrames,
 } from "@flowfabric/core";
 
 /** Replaces operations; the others are the sound backend's. */
@@ -58,6 +63,17 @@ function withVector(
   change: Partial<ExecutionSnapshot["stateVector"]>,
 ): ExecutionSnapshot {
   return { ...snapshot, stateVector: { ...snapshot.stateVector, ...change } };
+}
+
+/** Spoils what both ways of reading a stream answer. */
+function withPages(
+  sound: EngineBackend,
+  spoilt: (page: StreamFrames) => StreamFrames | Promise<StreamFrames>,
+): Partial<EngineBackend> {
+  return {
+    readStream: async (input) => spoilt(await sound.readStream(input)),
+    tailStream: async (input) => spoilt(await sound.tailStream(input)),
+  };
 }
 
 export const BROKEN_BACKENDS: readonly BrokenBackend[] = [
@@ -421,12 +437,230 @@ export const BROKEN_BACKENDS: readonly BrokenBackend[] = [
     }),
   },
   {
+    fault: "tokens of waitpoints are not looked at",
+    groups: [signalsConformance],
+    spoil: (sound) => ({
+      async deliverSignal(input) {
+        try {
+          return await sound.deliverSignal(input);
+        } catch (error) {
+          if (!isEngineError(error, "invalid_token")) throw error;
+          const { executionId, waitpointId, signalId, signalName } = input;
+          return await sound.deliverApprovalSignal({
+            executionId,
+            waitpointId,
+            signalId,
+            signalName,
+            idempotencySuffix: signalId,
+          });
+        }
+      },
+    }),
+  },
+  {
+    fault: "keys of signals are forgotten",
+    groups: [signalsConformance],
+    spoil: (sound) => ({
+      deliverSignal: ({ idempotencyKey: _forgotten, ...input }) =>
+        sound.deliverSignal(input),
+    }),
+  },
+  {
+    fault: "the first signal resumes, whatever is waited for",
+    groups: [suspensionConformance],
+    spoil: (sound) => ({
+      async deliverSignal(input) {
+        const answer = await sound.deliverSignal(input);
+        if (answer.kind !== "accepted") return answer;
+        const { executionId } = input;
+        if (answer.effect !== "appended_to_waitpoint") return answer;
+        await sound.resumeExecution({ executionId });
+        return { ...answer, effect: "resume_condition_satisfied" };
+      },
+    }),
+  },
+  {
+    fault: "a suspend repeated is a suspend refused",
+    groups: [suspensionConformance, invariantsConformance],
+    spoil: (sound) => {
+      const seen = new Set<string>();
+      return {
+        suspend({ idempotencyKey, ...input }) {
+          if (idempotencyKey === undefined) return sound.suspend(input);
+          const again = seen.has(idempotencyKey);
+          seen.add(idempotencyKey);
+          const suspensionId = crypto.randomUUID() as never;
+          return sound.suspend(again ? { ...input, suspensionId } : input);
+        },
+      };
+    },
+  },
+  {
+    fault: "some suspended executions are missing from their list",
+    groups: [suspensionConformance, invariantsConformance],
+    spoil: (sound) => {
+      const lost = everyThird();
+      return {
+        async listSuspended(input) {
+          const page = await sound.listSuspended(input);
+          return {
+            ...page,
+            entries: page.entries.filter((one) => !lost(one.executionId)),
+          };
+        },
+      };
+    },
+  },
+  {
+    fault: "signals are observed in another order than they came",
+    groups: [suspensionConformance],
+    spoil: (sound) => ({
+      observeSignals: async (input) =>
+        (await sound.observeSignals(input)).reverse(),
+    }),
+  },
+  {
+    fault: "a timeout that escalates resumes",
+    groups: [suspensionConformance],
+    spoil: (sound) => ({
+      async expireSuspension(ref) {
+        const answer = await sound.expireSuspension(ref);
+        if (answer.kind === "applied" && answer.behavior === "escalate")
+          await sound.resumeExecution(ref);
+        return answer;
+      },
+    }),
+  },
+  {
+    fault: "a resume by an operator is answered and not done",
+    groups: [suspensionConformance, transitionsConformance],
+    spoil: () => ({
+      resumeExecution: async () => ({
+        kind: "resumed",
+        publicState: "waiting",
+      }),
+    }),
+  },
+  {
+    fault: "a key that was rotated out verifies on",
+    groups: [secretsConformance],
+    spoil: (sound) => ({
+      rotateWaitpointHmacSecretAll: (input) =>
+        sound.rotateWaitpointHmacSecretAll({
+          ...input,
+          graceMs: Math.max(input.graceMs ?? 0, 3_600_000),
+        }),
+    }),
+  },
+  {
+    fault: "deliveries that satisfy are told twice",
+    groups: [signalsConformance, invariantsConformance],
+    spoil: (sound) => ({
+      subscribeSignalDelivery: async (input) =>
+        spoiled(await sound.subscribeSignalDelivery(input), ({ effect }) =>
+          effect === "satisfied" ? 2 : 1,
+        ),
+    }),
+  },
+  {
+    fault: "a tag that is replaced is not told to be gone",
+    groups: [eventsConformance],
+    spoil: (sound) => ({
+      subscribeInstanceTags: async (input) =>
+        spoiled(await sound.subscribeInstanceTags(input), ({ kind }) =>
+          kind === "cleared" ? 0 : 1,
+        ),
+    }),
+  },
+  {
     fault: "dead workers' leases stay",
     groups: [workersConformance],
     spoil: (sound) => ({
       markWorkerDead: ({ expireLeases: _ignored, ...input }) =>
         sound.markWorkerDead(input),
     }),
+  },
+  {
+    fault: "frames of whoever held the lease once are taken",
+    groups: [streamsConformance, transitionsConformance],
+    spoil: (sound) => ({
+      appendFrame: (input) =>
+        sound.appendFrame(input).catch((error: unknown) => {
+          if (isEngineError(error, "stale_owner_cannot_append"))
+            return { streamId: "1-0", frameCount: 1 };
+          throw error;
+        }),
+    }),
+  },
+  {
+    fault: "a frame that is sent again is there twice",
+    groups: [streamsConformance],
+    spoil: (sound) => ({
+      appendFrame: ({ handle, frame: { seq: _seq, ...frame } }) =>
+        sound.appendFrame({ handle, frame }),
+    }),
+  },
+  {
+    fault: "tails are not told of the end",
+    groups: [streamsConformance],
+    spoil: (sound) => ({
+      async tailStream(input) {
+        const page = await sound.tailStream(input);
+        if (page.frames.length > 0) return page;
+        const { closedAtMs: _at, closedReason: _reason, ...open } = page;
+        return open;
+      },
+    }),
+  },
+  {
+    fault: "an ended attempt's stream stands open",
+    groups: [streamsConformance, invariantsConformance],
+    spoil: (sound) =>
+      withPages(
+        sound,
+        ({ closedAtMs: _at, closedReason: _r, ...open }) => open,
+      ),
+  },
+  {
+    fault: "a lapse closes a stream when somebody looks",
+    groups: [streamsConformance, invariantsConformance],
+    spoil: (sound) =>
+      withPages(sound, async (page) =>
+        page.closedReason === "lease_expired"
+          ? { ...page, closedAtMs: await sound.serverTimeMs() }
+          : page,
+      ),
+  },
+  {
+    fault: "best-effort frames crowd out durable ones",
+    groups: [streamsConformance],
+    spoil: (sound) =>
+      withPages(sound, (page) =>
+        page.frames.some(({ fields }) => fields["mode"] === "best_effort")
+          ? { ...page, frames: page.frames.slice(-64) }
+          : page,
+      ),
+  },
+  {
+    fault: "payloads go through text",
+    groups: [streamsConformance],
+    spoil: (sound) =>
+      withPages(sound, (page) => ({
+        ...page,
+        frames: page.frames.map((frame) => ({
+          ...frame,
+          payload: Buffer.from(Buffer.from(frame.payload).toString("utf8")),
+        })),
+      })),
+  },
+  {
+    fault: "the cursor of a page stands before its last frame",
+    groups: [streamsConformance],
+    spoil: (sound) =>
+      withPages(sound, (page) => ({
+        ...page,
+        nextCursor: page.frames.at(-2)?.id ?? page.nextCursor,
+      })),
   },
 ];
 

@@ -45,6 +45,16 @@ const OPTIONAL = [
   "tailEvents",
   "subscribeCompletion",
   "subscribeLeaseHistory",
+  "subscribeSignalDelivery",
+  "subscribeInstanceTags",
+  "listPendingWaitpoints",
+  "seedWaitpointHmacSecret",
+  "rotateWaitpointHmacSecretAll",
+  "appendFrame",
+  "appendFrames",
+  "readStream",
+  "tailStream",
+  "readSummary",
   "createExecutionInTransaction",
 ] as const satisfies (keyof EngineBackend)[];
 

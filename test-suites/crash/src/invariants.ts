@@ -11,6 +11,7 @@ import {
   type ExecutionEvent,
   type ExecutionId,
   type ExecutionSnapshot,
+  type PendingWaitpointInfo,
   type PublicState,
 } from "@flowfabric/core";
 
@@ -26,10 +27,11 @@ export async function findViolations(
   const ends = new Map<string, number>();
   const states = new Map<PublicState, Set<string>>();
   const look = async (executionId: ExecutionId) => {
-    const [snapshot, attempts, events] = await Promise.all([
+    const [snapshot, attempts, events, waitpoints] = await Promise.all([
       backend.describeExecution({ executionId }),
       backend.listAttempts({ executionId }),
       readHistory(backend, executionId),
+      listWaitpoints(backend, executionId),
     ]);
     if (snapshot === undefined) {
       violations.push(`${executionId}: listed, but not there`);
@@ -45,6 +47,7 @@ export async function findViolations(
       ...wrongSnapshot(snapshot),
       ...wrongAttempts(snapshot, attempts),
       ...wrongHistory(snapshot, events),
+      ...wrongWaits(snapshot, events, waitpoints),
     ];
     violations.push(...found.map((line) => `${executionId}: ${line}`));
   };
@@ -176,6 +179,56 @@ function wrongHistory(
   ]);
 }
 
+/** One open suspension for each suspended execution, which one signal at most has ended, and waitpoints that fit. */
+function wrongWaits(
+  {
+    executionId,
+    publicState,
+    currentWaitpoint,
+    completedAtMs,
+  }: ExecutionSnapshot,
+  events: readonly ExecutionEvent[],
+  waitpoints: readonly PendingWaitpointInfo[],
+): string[] {
+  let open = 0;
+  let overlapping = 0;
+  const signals = new Set<unknown>();
+  let repeated = 0;
+  for (const event of events) {
+    const { type, data } = event;
+    if (type === "suspended") {
+      if (open > 0) overlapping += 1;
+      open += 1;
+    } else if (endsWait(event)) open -= 1;
+    if (type !== "signal") continue;
+    if (signals.has(data?.["signalId"])) repeated += 1;
+    signals.add(data?.["signalId"]);
+  }
+  const isSuspended = publicState === "suspended";
+  const active = waitpoints.filter(({ state }) => state === "active");
+  return violationsOf([
+    ["open suspensions", open, isSuspended ? 1 : 0],
+    ["suspensions while one is open", overlapping, 0],
+    ["signals told more than once", repeated, 0],
+    ["waits at a waitpoint", currentWaitpoint !== undefined, isSuspended],
+    [
+      "active waitpoints of what is not suspended",
+      isSuspended ? 0 : active.length,
+      0,
+    ],
+    [
+      "open waitpoints of what has ended",
+      completedAtMs === undefined ? 0 : waitpoints.length,
+      0,
+    ],
+    [
+      "waitpoints of others",
+      waitpoints.filter((one) => one.executionId !== executionId).length,
+      0,
+    ],
+  ]);
+}
+
 /** Time alone makes a delayed execution ready and a lease lapse; the event of it is written with the next change. */
 function timeless(state: ExecutionEvent["toState"]): unknown {
   if (state?.ownershipState === "lease_expired_reclaimable")
@@ -195,15 +248,35 @@ async function wrongLists(
   states: ReadonlyMap<PublicState, ReadonlySet<string>>,
 ): Promise<string[]> {
   const violations: string[] = [];
-  for (const publicState of ["completed", "failed", "cancelled"] as const) {
-    const listed = new Set<string>(await listAll(backend, [publicState]));
-    const found = states.get(publicState) ?? new Set<string>();
-    if (!isDeepStrictEqual(listed, found))
+  const expect = (what: string, listed: ExecutionId[], state: PublicState) => {
+    const found = states.get(state) ?? new Set<string>();
+    if (!isDeepStrictEqual(new Set<string>(listed), found))
       violations.push(
-        `${publicState}: ${listed.size} are listed, but ${found.size} are so`,
+        `${what}: ${listed.length} are listed, but ${found.size} are so`,
       );
-  }
+  };
+  for (const state of [
+    "completed",
+    "failed",
+    "cancelled",
+    "suspended",
+  ] as const)
+    expect(state, await listAll(backend, [state]), state);
+  expect("suspensions", await listAllSuspended(backend), "suspended");
   return violations;
+}
+
+async function listAllSuspended(
+  backend: EngineBackend,
+): Promise<ExecutionId[]> {
+  const all: ExecutionId[] = [];
+  let cursor: string | undefined;
+  do {
+    const page = await backend.listSuspended({ cursor, limit: 1_000 });
+    all.push(...page.entries.map(({ executionId }) => executionId));
+    cursor = page.nextCursor;
+  } while (cursor !== undefined);
+  return all;
 }
 
 /** One completion for each end, none missing and none twice. */
@@ -246,9 +319,29 @@ async function countCompletions(
   return told;
 }
 
-async function readHistory(
+/** Whatever leads out of a suspension: a signal, its timeout, an operator, an end. */
+export function endsWait({ fromState, toState }: ExecutionEvent): boolean {
+  return (
+    fromState?.lifecyclePhase === "suspended" &&
+    toState !== undefined &&
+    toState.lifecyclePhase !== "suspended"
+  );
+}
+
+async function listWaitpoints(
   backend: EngineBackend,
   executionId: ExecutionId,
+): Promise<PendingWaitpointInfo[]> {
+  const { entries } = await backend.listPendingWaitpoints({
+    executionId,
+    limit: 1_000,
+  });
+  return entries;
+}
+
+export async function readHistory(
+  backend: EngineBackend,
+  executionId: string,
 ): Promise<ExecutionEvent[]> {
   const history: ExecutionEvent[] = [];
   for (;;) {

@@ -2,12 +2,47 @@
 import type { EngineBackend } from "@flowfabric/core";
 import { postgresBackend } from "@flowfabric/postgres";
 import { sqliteBackend } from "@flowfabric/sqlite";
+import { valkeyBackend } from "@flowfabric/valkey";
+
+/**
+ * `valkey://host:port?prefix=name`, or `valkey+cluster://host:port,host:port?prefix=name`.
+ * @param scheme with the colon
+ */
+const valkey =
+  (scheme: string) =>
+  (location: string): Promise<EngineBackend> => {
+    const [address = "", query] = location.split("?");
+    const parameters = new URLSearchParams(query);
+    const prefix = parameters.get("prefix");
+    const answerTimeoutMs = parameters.get("answerTimeoutMs");
+    const replicas = parameters.get("replicas");
+    return valkeyBackend({
+      ...(scheme.endsWith("+cluster:")
+        ? { clusterNodes: address.slice(2).split(",").map(nodeAt) }
+        : { url: scheme + address }),
+      ...(prefix === null ? {} : { prefix }),
+      ...(answerTimeoutMs === null
+        ? {}
+        : { answerTimeoutMs: Number(answerTimeoutMs) }),
+      ...(replicas === null
+        ? {}
+        : { waitForReplicas: { replicas: Number(replicas) } }),
+    });
+  };
+
+function nodeAt(text: string) {
+  const { hostname, port } = new URL(`node://${text}`);
+  return { host: hostname, port: Number(port) };
+}
 
 /** By what stands before the colon; the rest is the backend's own. */
 const OPENERS: Readonly<
   Record<string, (location: string) => Promise<EngineBackend>>
 > = {
   sqlite: (path) => sqliteBackend({ path }),
+  valkey: valkey("valkey:"),
+  "valkey+cluster": valkey("valkey+cluster:"),
+  redis: valkey("redis:"),
   postgres(location) {
     const url = new URL(`postgres:${location}`);
     const take = (name: string) => {

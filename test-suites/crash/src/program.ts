@@ -21,12 +21,19 @@ export async function runProgram<S extends z.ZodType>(
   const backend = await openStore(Arguments.parse(given).store);
   await main(backend, parsed);
   await backend.close();
+  await sent;
   process.off("disconnect", orphaned);
   process.disconnect();
 }
 
+let sent = Promise.resolve();
+/** The last report may be long; to disconnect before it has left would cut it off. */
 export function report(message: Report): void {
-  process.send?.(message);
+  if (process.send === undefined) return;
+  const leaves = new Promise<void>((resolve) => {
+    process.send!(message, undefined, undefined, () => resolve());
+  });
+  sent = sent.then(() => leaves);
 }
 
 export function onCommand(

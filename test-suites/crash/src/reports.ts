@@ -28,6 +28,12 @@ export type Report =
       readonly refused: string;
       readonly atMs: number;
     }
+  /** A frame of a handler was refused. */
+  | {
+      readonly kind: "refused";
+      readonly executionId: string;
+      readonly code: string;
+    }
   | {
       readonly kind: "stopped";
       readonly completed: number;
@@ -38,6 +44,13 @@ export type Report =
   | { readonly kind: "wrote"; readonly answers: readonly WriteAnswer[] }
   /** A batch whose submission was answered. */
   | { readonly kind: "submitted"; readonly batch: number }
+  /** A signal that was accepted, and whether it was the one that resumed. */
+  | {
+      readonly kind: "signalled";
+      readonly executionId: string;
+      readonly signalId: string;
+      readonly resumed: boolean;
+    }
   /** An execution whose completion was answered. */
   | { readonly kind: "completed"; readonly executionId: string }
   | {
@@ -45,7 +58,30 @@ export type Report =
       readonly tally: Tally;
       /** What was neither an answer nor a refusal that the contract names. */
       readonly faults: readonly string[];
+      readonly told: Told;
     };
+
+/** What somebody was answered, and what is in the store therefore. */
+export interface Told {
+  readonly signals: {
+    readonly executionId: string;
+    readonly signalId: string;
+    readonly effect: string;
+  }[];
+  /** On fresh waitpoints, for so many signals. */
+  readonly suspensions: {
+    readonly executionId: string;
+    readonly suspensionId: string;
+    readonly needed: number;
+  }[];
+  readonly frames: {
+    readonly executionId: string;
+    readonly attemptIndex: number;
+    readonly id: string;
+    readonly text: string;
+    readonly isPatch: boolean;
+  }[];
+}
 
 export interface WriteAnswer {
   readonly operation: string;

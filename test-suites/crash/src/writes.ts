@@ -1,4 +1,6 @@
 /** Every write that a lease allows. */
+import { randomUUID } from "node:crypto";
+
 import {
   engineError,
   EngineError,
@@ -11,6 +13,8 @@ import {
 
 export interface Write {
   readonly operation: string;
+  /** Its refusals are told in the words of streams. */
+  readonly isOutput?: true;
   /** Rejects where it is refused. */
   write(
     backend: EngineBackend,
@@ -21,6 +25,19 @@ export interface Write {
 
 const bytes = Buffer.from("written too late");
 const late = { message: "too late" };
+
+const waiting = () => ({
+  suspensionId: randomUUID(),
+  waitpoints: [
+    {
+      kind: "fresh" as const,
+      waitpointId: randomUUID(),
+      waitpointKey: "too late",
+    },
+  ],
+  resumeCondition: { kind: "operatorOnly" as const },
+  reasonCode: "manual_pause" as const,
+});
 
 export const WRITES: readonly Write[] = [
   {
@@ -58,6 +75,45 @@ export const WRITES: readonly Write[] = [
   {
     operation: "delay",
     write: (backend, handle) => backend.delay({ handle, delayUntilMs: 1 }),
+  },
+  {
+    operation: "suspend",
+    write: (backend, handle) => backend.suspend({ handle, ...waiting() }),
+  },
+  {
+    operation: "suspendByTriple",
+    write: (backend, _handle, { executionId, ...fence }) =>
+      backend.suspendByTriple({ executionId, fence, ...waiting() }),
+  },
+  {
+    operation: "createWaitpoint",
+    write: (backend, handle) =>
+      backend.createWaitpoint({
+        handle,
+        waitpointKey: "too late",
+        expiresInMs: 60_000,
+      }),
+  },
+  {
+    operation: "appendFrame",
+    isOutput: true,
+    write: (backend, handle) =>
+      backend.appendFrame({ handle, frame: { bytes } }),
+  },
+  {
+    operation: "appendFrames with a patch",
+    isOutput: true,
+    write: (backend, handle) =>
+      backend.appendFrames({
+        handle,
+        frames: [
+          { bytes },
+          {
+            bytes: Buffer.from('{"late":true}'),
+            mode: { kind: "durableSummary", patchKind: "jsonMergePatch" },
+          },
+        ],
+      }),
   },
   {
     operation: "completeExecution",

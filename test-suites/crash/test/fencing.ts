@@ -1,9 +1,11 @@
 /** Workers that come back after their lease is over: whatever they write is refused. */
+import { setTimeout as sleep } from "node:timers/promises";
+
 import type { EngineBackend } from "@flowfabric/core";
 import { describe, expect, test } from "vitest";
 
 import { findViolations } from "../src/invariants.js";
-import { WRITES } from "../src/writes.js";
+import { WRITES, type Write } from "../src/writes.js";
 import { Program, until } from "./fleet.js";
 import {
   createBench,
@@ -21,6 +23,16 @@ const MEANWHILE = {
   finished: "execution_not_active",
 } as const;
 type Lane = keyof typeof MEANWHILE;
+/** The same where it puts something out. */
+const MEANWHILE_OF_OUTPUT: Readonly<Record<Lane, string>> = {
+  lapsed: "stale_owner_cannot_append",
+  "taken-over": "stale_owner_cannot_append",
+  finished: "stream_closed",
+};
+
+function refusalIn(lane: Lane, { isOutput }: Write): string {
+  return (isOutput ? MEANWHILE_OF_OUTPUT : MEANWHILE)[lane];
+}
 
 export function fencingTests(harness: CrashHarness): void {
   describe(
@@ -79,7 +91,9 @@ export function fencingTests(harness: CrashHarness): void {
         const { answers } = await holder.told("wrote");
 
         const tried = lanes.flatMap((lane) =>
-          WRITES.map(({ operation }) => `${operation}: ${MEANWHILE[lane]}`),
+          WRITES.map(
+            (write) => `${write.operation}: ${refusalIn(lane, write)}`,
+          ),
         );
         expect(
           answers.map(({ operation, answer }) => `${operation}: ${answer}`),
@@ -117,7 +131,7 @@ export function fencingTests(harness: CrashHarness): void {
         const { answers } = await holder.told("wrote");
 
         expect(answers.map(({ answer }) => answer)).toEqual(
-          WRITES.map(() => "lease_expired"),
+          WRITES.map((write) => refusalIn("lapsed", write)),
         );
         expectNothingButLapses(
           before,
@@ -139,7 +153,7 @@ export function fencingTests(harness: CrashHarness): void {
         });
         await stopped.told("started");
 
-        stopped.signal("SIGSTOP");
+        await stopBetweenWrites(stopped, backend);
         const { claimed } = await backend.claimMany({
           workerId: "successor",
           workerInstanceId: "successor",
@@ -172,10 +186,28 @@ export function fencingTests(harness: CrashHarness): void {
   );
 }
 
+/** On SQLite whoever stands still in the middle of a write holds up everybody else's, and nobody could take over. */
+async function stopBetweenWrites(
+  program: Program,
+  backend: EngineBackend,
+): Promise<void> {
+  for (;;) {
+    program.signal("SIGSTOP");
+    const written = backend.createExecution({
+      executionKind: "aside",
+      laneId: "aside",
+    });
+    const isWritten = written.then(() => true);
+    if (await Promise.race([isWritten, sleep(LEASE_TTL_MS / 4, false)])) return;
+    program.signal("SIGCONT");
+    await written;
+  }
+}
+
 /** The end of the lease is written down by whoever finds out, and nothing but that. */
 export function expectNothingButLapses(
-  before: readonly Everything[],
-  after: readonly Everything[],
+  before: readonly Records[],
+  after: readonly Records[],
 ): void {
   expect(after).toHaveLength(before.length);
   for (const [index, { history, snapshot, ...rest }] of after.entries()) {
@@ -192,19 +224,46 @@ export function expectNothingButLapses(
   }
 }
 
-type Everything = Awaited<ReturnType<typeof everythingAbout>>[number];
+type Records = Awaited<ReturnType<typeof recordsAbout>>[number];
 
-/** All that a write could have changed. */
+/** All that a write could have changed; one after the other, for so many reads of streams at once are refused. */
 export async function everythingAbout(
   backend: EngineBackend,
   executionIds: readonly string[],
 ) {
-  return await Promise.all(
-    executionIds.map(async (executionId) => ({
+  const all = [];
+  for (const records of await recordsAbout(backend, executionIds)) {
+    const output = await framesOf(backend, records.snapshot!.executionId);
+    all.push({ ...records, output });
+  }
+  return all;
+}
+
+/** But for what it has put out. */
+export async function recordsAbout(
+  backend: EngineBackend,
+  executionIds: readonly string[],
+) {
+  const all = [];
+  for (const executionId of executionIds)
+    all.push({
       snapshot: await backend.describeExecution({ executionId }),
       attempts: await backend.listAttempts({ executionId }),
       history: (await backend.readEvents({ executionId })).events,
       result: await backend.getExecutionResult({ executionId }),
-    })),
-  );
+      waitpoints: await backend.listPendingWaitpoints({ executionId }),
+    });
+  return all;
+}
+
+/** Closed or not, which time alone may change. */
+async function framesOf(backend: EngineBackend, executionId: string) {
+  const output = [];
+  for (const { attemptIndex } of await backend.listAttempts({ executionId })) {
+    const attempt = { executionId, attemptIndex };
+    const page = await backend.readStream({ ...attempt, countLimit: 1_000 });
+    const summary = await backend.readSummary(attempt);
+    output.push({ frames: page.frames, summary });
+  }
+  return output;
 }

@@ -13,7 +13,13 @@ const PROGRAMS = new URL("../dist/programs/", import.meta.url);
 const PATIENCE_MS = 30_000;
 
 export type ProgramName =
-  "claimer" | "hammer" | "holder" | "opener" | "submitter" | "worker";
+  | "claimer"
+  | "hammer"
+  | "holder"
+  | "opener"
+  | "signaller"
+  | "submitter"
+  | "worker";
 
 export type ProgramOptions = { readonly store: string } & Readonly<
   Record<string, unknown>
@@ -144,16 +150,18 @@ export class Program {
   }
 }
 
-/** Workers of which some die: each is replaced as soon as it is gone. */
+/** Workers, or others, of which some die: each is replaced as soon as it is gone. */
 export class Fleet {
+  readonly #name: ProgramName;
   readonly #options: ProgramOptions;
   readonly #members: Program[] = [];
-  /** Every worker there ever was. */
+  /** Everyone there ever was. */
   readonly all: Program[] = [];
   #deaths = 0;
   #closed = false;
 
-  constructor(options: ProgramOptions) {
+  constructor(options: ProgramOptions, name: ProgramName = "worker") {
+    this.#name = name;
     this.#options = options;
     onTestFinished(() => this.close());
   }
@@ -178,7 +186,7 @@ export class Fleet {
   }
 
   #hire(index: number): void {
-    const member = Program.spawn("worker", this.#options);
+    const member = Program.spawn(this.#name, this.#options);
     this.#members[index] = member;
     this.all.push(member);
     void member.exited.then(() => {

@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 
 import { findViolations } from "../src/invariants.js";
 import { machineMs } from "../src/reports.js";
+import { allEnded } from "./endings.js";
 import { Fleet, pause, Program, until } from "./fleet.js";
 import {
   createBench,
@@ -96,17 +97,7 @@ export function recoveryTests(harness: CrashHarness): void {
             fleet.member(Math.floor(Math.random() * 5)).signal("SIGKILL");
           await pause(100);
         }
-        await until(
-          "the end of every execution",
-          async () => {
-            const left = await backend.listExecutions({
-              publicStates: ["waiting", "delayed", "active"],
-              limit: 1,
-            });
-            return left.executions.length === 0;
-          },
-          120_000,
-        );
+        await allEnded(backend);
         await fleet.close();
 
         let reclaims = 0;

@@ -9,6 +9,8 @@ import {
 import fc from "fast-check";
 import { z } from "zod";
 
+import { LANES, Step, type Whose } from "../hammer-steps.js";
+import { Waits } from "../hammer-waits.js";
 import { report, runProgram } from "../program.js";
 import type { Tally } from "../reports.js";
 
@@ -24,24 +26,25 @@ const REFUSALS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "lease_revoked",
   "max_replays_exhausted",
   "stale_lease",
+  // Of waits and signals
+  "execution_not_suspended",
+  "pending_waitpoint_expired",
+  "target_not_signalable",
+  "waitpoint_closed",
+  "waitpoint_not_pending",
+  // Of output
+  "stale_owner_cannot_append",
+  "stream_closed",
+  // Its key has been rotated out since: in its grace, past it, forgotten.
+  "invalid_token",
+  "token_expired",
+  "waitpoint_not_token_bound",
 ]);
 
-const LANES = ["red", "green"];
 /** Enough to meet others on the same execution, few enough to meet them often. */
 const KNOWN_MAX = 200;
 const HELD_MAX = 40;
 const CONCURRENT_CALLS = 4;
-
-/** What one step needs besides its kind: all of it drawn, so that a seed names the plan of a process. */
-const Step = fc.record({
-  /** Of the known or held executions. */
-  which: fc.nat(),
-  lane: fc.constantFrom(...LANES),
-  count: fc.integer({ min: 1, max: 8 }),
-  ms: fc.constantFrom(0, 1, 5, 20, 100, 1_000),
-  flag: fc.boolean(),
-});
-type Step = typeof Step extends fc.Arbitrary<infer S> ? S : never;
 
 class Hammer {
   readonly #backend: EngineBackend;
@@ -52,8 +55,16 @@ class Hammer {
     workerInstanceId: `hammer-${process.pid}`,
   };
 
+  readonly waits: Waits;
+
   constructor(backend: EngineBackend) {
     this.#backend = backend;
+    const whose: Whose = {
+      claim: ({ lane, count }) => this.#claimOn([lane], 1 + (count % 3), 2_000),
+      withHeld: (step, call) => this.#withHeld(step, call),
+      withKnown: (step, call) => this.#withKnown(step, call),
+    };
+    this.waits = new Waits(backend, whose);
   }
 
   /** Operations by name, each with how often it comes up. */
@@ -70,16 +81,18 @@ class Hammer {
       "complete",
       8,
       (step) =>
-        this.#withHeld(step, (handle) => this.#backend.complete(handle)),
+        this.#withHeld(step, ({ handle }) =>
+          this.#backend.complete({ handle }),
+        ),
     ],
     ["completeAndClaim", 6, (step) => this.#completeAndClaim(step)],
     [
       "fail",
       6,
       (step) =>
-        this.#withHeld(step, (handle) =>
+        this.#withHeld(step, ({ handle }) =>
           this.#backend.fail({
-            ...handle,
+            handle,
             reason: { message: "hammered" },
             classification: step.flag ? "transient" : "permanent",
           }),
@@ -89,9 +102,9 @@ class Hammer {
       "delay",
       3,
       (step) =>
-        this.#withHeld(step, (handle) =>
+        this.#withHeld(step, ({ handle }) =>
           this.#backend.delay({
-            ...handle,
+            handle,
             delayUntilMs: Date.now() + step.ms,
           }),
         ),
@@ -99,22 +112,23 @@ class Hammer {
     [
       "renew",
       4,
-      (step) => this.#withHeld(step, (handle) => this.#backend.renew(handle)),
+      (step) =>
+        this.#withHeld(step, ({ handle }) => this.#backend.renew({ handle })),
     ],
     [
       "progress",
       3,
       (step) =>
-        this.#withHeld(step, (handle) =>
-          this.#backend.progress({ ...handle, percent: step.count }),
+        this.#withHeld(step, ({ handle }) =>
+          this.#backend.progress({ handle, percent: step.count }),
         ),
     ],
     [
       "cancel by its holder",
       1,
       (step) =>
-        this.#withHeld(step, (handle) =>
-          this.#backend.cancel({ ...handle, reason: "hammered" }),
+        this.#withHeld(step, ({ handle }) =>
+          this.#backend.cancel({ handle, reason: "hammered" }),
         ),
     ],
     [
@@ -248,14 +262,25 @@ class Hammer {
   }
 
   async #claim({ lane, count, ms, flag }: Step): Promise<void> {
+    const lanes = flag ? LANES : [lane];
+    await this.#claimOn(lanes, count, Math.max(1, ms * 4), flag ? 20 : 0);
+  }
+
+  async #claimOn(
+    lanes: readonly string[],
+    max: number,
+    leaseTtlMs: number,
+    maxWaitMs = 0,
+  ): Promise<ClaimedExecution[]> {
     const { claimed } = await this.#backend.claimMany({
       ...this.#claimant,
-      lanes: flag ? LANES : [lane],
-      max: count,
-      leaseTtlMs: Math.max(1, ms),
-      maxWaitMs: flag ? 20 : 0,
+      lanes: [...lanes],
+      max,
+      leaseTtlMs,
+      maxWaitMs,
     });
     this.#hold(claimed);
+    return claimed;
   }
 
   async #completeAndClaim(step: Step): Promise<void> {
@@ -301,13 +326,16 @@ class Hammer {
   /** A lease that may be long lost; half of the time it is used once more. */
   async #withHeld(
     { which, flag }: Step,
-    call: (handle: Pick<ClaimedExecution, "handle">) => Promise<unknown>,
+    call: (claimed: ClaimedExecution) => Promise<unknown>,
   ): Promise<void> {
     if (this.#held.length === 0) return;
-    const at = which % this.#held.length;
-    const { handle } = this.#held[at]!;
+    // The newest mostly, or nearly all that is tried would come too late.
+    const { length } = this.#held;
+    const reach = which % 4 === 0 ? length : Math.min(length, 5);
+    const at = length - 1 - ((which >> 2) % reach);
+    const claimed = this.#held[at]!;
     if (flag) this.#held.splice(at, 1);
-    await call({ handle });
+    await call(claimed);
   }
 
   async #withKnown(
@@ -321,10 +349,11 @@ class Hammer {
 
 await runProgram(Options, async (backend, { seed, durationMs }) => {
   const hammer = new Hammer(backend);
+  const operations = [...hammer.operations, ...hammer.waits.operations];
   const plan = fc.sample(
     fc.tuple(
       fc.oneof(
-        ...hammer.operations.map((operation, index) => ({
+        ...operations.map((operation, index) => ({
           weight: operation[1],
           arbitrary: fc.constant(index),
         })),
@@ -346,7 +375,7 @@ await runProgram(Options, async (backend, { seed, durationMs }) => {
   const hammerOn = async () => {
     while (performance.now() < endsAtMs) {
       const [operation, step] = plan[next++ % plan.length]!;
-      const [name, , call] = hammer.operations[operation]!;
+      const [name, , call] = operations[operation]!;
       try {
         await call(step);
         count(name, "done");
@@ -358,5 +387,6 @@ await runProgram(Options, async (backend, { seed, durationMs }) => {
     }
   };
   await Promise.all(Array.from({ length: CONCURRENT_CALLS }, hammerOn));
-  report({ kind: "hammered", tally, faults: faults.slice(0, 20) });
+  const { told } = hammer.waits;
+  report({ kind: "hammered", tally, faults: faults.slice(0, 20), told });
 });

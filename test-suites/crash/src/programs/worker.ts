@@ -1,7 +1,7 @@
 /** A worker whose handlers do what the tests need. It tells of every handler that begins or is aborted. */
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { Worker, type ClaimedTask } from "@flowfabric/sdk";
+import { when, Worker, type ClaimedTask } from "@flowfabric/sdk";
 import { z } from "zod";
 
 import { report, runProgram } from "../program.js";
@@ -73,6 +73,37 @@ await runProgram(Options, async (backend, options) => {
       await sleep(ms, undefined, { signal: task.signal });
   });
 
+  handle("stream", (count, task) => stream(task, count, 0));
+  // Between two frames the process stands still for longer than its lease.
+  handle("stall", (count, task) => stream(task, count, 6 * options.leaseTtlMs));
+
+  // Waits for as many signals as its input says, and answers which ones it was resumed with.
+  worker.handle("await", async (input, task) => {
+    const { ms: count } = Input.parse(
+      JSON.parse(Buffer.from(input).toString()),
+    );
+    tellStart(task);
+    if ((await task.resumeSignals()).length === 0) {
+      const waitpointKey = "key";
+      const resumeCondition = when.count({
+        n: count,
+        countKind: "distinctSignals",
+        waitpoints: [waitpointKey],
+      });
+      const pending = await task.createPendingWaitpoint({
+        waitpointKey,
+        expiresInMs: 600_000,
+      });
+      await task.trySuspendOnPending({ pending, resumeCondition });
+      if (task.state === "consumed") return undefined;
+    }
+    const signals = await task.resumeSignals();
+    return signals.map(({ signalId, signalName }) => ({
+      signalId,
+      signalName,
+    }));
+  });
+
   report({ kind: "ready" });
   const { completed, failed, abandoned } = await worker.run();
   report({ kind: "stopped", completed, failed, abandoned });
@@ -80,6 +111,30 @@ await runProgram(Options, async (backend, options) => {
   // A deaf handler would keep the process.
   setImmediate(() => process.exit(0));
 });
+
+/** Writes without end where it is run first, and `count` frames wherever it is taken over. */
+async function stream(
+  task: ClaimedTask,
+  count: number,
+  stallMs: number,
+): Promise<void> {
+  try {
+    for (let n = 0; task.attemptIndex === 0 || n < count; n++) {
+      await task.stream.write(String(n));
+      if (n % 10 === 9) await sleep(5);
+      if (n === 400 && task.attemptIndex === 0) standStill(stallMs);
+    }
+  } catch (error) {
+    const { code } = error as { code?: string };
+    const { executionId } = task;
+    report({ kind: "refused", executionId, code: String(code) });
+    throw error;
+  }
+}
+
+function standStill(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
 
 function tellStart(task: ClaimedTask): void {
   report({

@@ -15,6 +15,7 @@ import { expect, onTestFinished } from "vitest";
 import { findViolations, listAll } from "../../src/invariants.js";
 import { openStore } from "../../src/open.js";
 import { machineMs } from "../../src/reports.js";
+import { allEnded, untilNone } from "../endings.js";
 import { pause, Program, until } from "../fleet.js";
 import { input, percentile, SLACK, tell } from "../harness.js";
 
@@ -90,6 +91,11 @@ export class Load {
     return load;
   }
 
+  /** Submissions that ended in a fault of the transport. */
+  get transportFaults(): number {
+    return this.#transportFaults;
+  }
+
   /** Handlers begun per second, from then until now. */
   rateSince(fromMs: number): number {
     const begun = this.#starts().filter(({ atMs }) => atMs >= fromMs).length;
@@ -114,7 +120,7 @@ export class Load {
     const first = this.#firstStarts(healedAtMs).map(
       ({ atMs }) => atMs - healedAtMs,
     );
-    await until("the end of the backlog", async () => this.#backlog() === 0);
+    await this.#caughtUp(machineMs());
     const caughtUpMs = machineMs() - healedAtMs;
     await pause(SETTLED_MS);
     tell(
@@ -208,13 +214,22 @@ export class Load {
     );
   }
 
-  /** Acknowledged a moment ago, and not begun. */
-  #backlog(): number {
-    const begun = new Set(this.#starts().map(({ executionId }) => executionId));
-    const dueMs = machineMs() - 500;
-    return [...this.#acknowledgedAtMs].filter(
-      ([executionId, atMs]) => atMs < dueMs && !begun.has(executionId),
-    ).length;
+  /** Waits until all that was acknowledged before that time has begun. @throws with what is known of the rest */
+  async #caughtUp(acknowledgedMs: number): Promise<void> {
+    const gathered = [...this.#acknowledgedAtMs]
+      .filter(([, atMs]) => atMs < acknowledgedMs)
+      .map(([executionId]) => executionId);
+    await using backend = await openStore(this.#direct);
+    const waiting = async () => {
+      const begun = new Set(this.#starts().map((start) => start.executionId));
+      return gathered.filter((executionId) => !begun.has(executionId));
+    };
+    await untilNone(
+      "the end of the backlog",
+      backend,
+      waiting,
+      SLACK * RECOVERY_MS,
+    );
   }
 
   /** From the acknowledgement to the first start; a start that overtook the acknowledgement counts as none. */
@@ -226,26 +241,6 @@ export class Load {
       return Math.max(0, atMs - this.#acknowledgedAtMs.get(executionId)!);
     });
   }
-}
-
-const ENDED_MS_MAX = 60_000;
-
-/** Nothing waits and nothing runs any more. */
-export async function allEnded(
-  backend: EngineBackend,
-  patienceMs: number = ENDED_MS_MAX,
-): Promise<void> {
-  await until(
-    "the end of every execution",
-    async () => {
-      const { executions } = await backend.listExecutions({
-        publicStates: ["waiting", "delayed", "active"],
-        limit: 1,
-      });
-      return executions.length === 0;
-    },
-    patienceMs,
-  );
 }
 
 /** The store holds these and no others; each was completed, and its events tell of one end. */

@@ -4,6 +4,7 @@ import { describe, expect, onTestFinished, test } from "vitest";
 
 import { openStore } from "../../src/open.js";
 import { machineMs } from "../../src/reports.js";
+import { allEnded } from "../endings.js";
 import { pause, Program, until } from "../fleet.js";
 import {
   input,
@@ -13,7 +14,7 @@ import {
   tell,
   TIMEOUT_MS,
 } from "../harness.js";
-import { allEnded, expectEndedOnce } from "./load.js";
+import { expectEndedOnce } from "./load.js";
 import {
   createPostgresBench,
   startProxy,

@@ -9,14 +9,19 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import { openStore } from "../../src/open.js";
 import { answerOf } from "../../src/program.js";
 import { WRITES } from "../../src/writes.js";
-import { everythingAbout, expectNothingButLapses } from "../fencing.js";
+import {
+  everythingAbout,
+  expectNothingButLapses,
+  recordsAbout,
+} from "../fencing.js";
 import { until } from "../fleet.js";
 import { scaled, tell, TIMEOUT_MS } from "../harness.js";
 import { expectEndedOnce } from "./load.js";
 import { createPostgresBench, type ServerOf } from "./postgres-bench.js";
 import type { PostgresServer } from "./postgres-server.js";
 
-const LEASE_TTL_MS = 2_000;
+/** All writes wait before it is over. */
+const LEASE_TTL_MS = 6_000;
 /** Of the rate in the same store without a snapshot. */
 const RATE_SHARE_MIN = 0.7;
 const MEASURED = 1_000;
@@ -46,31 +51,40 @@ export function postgresLockTests(serverOf: ServerOf): void {
         onTestFinished(() => other.end());
         await other.query("BEGIN");
         await other.query(`SELECT 1 FROM "${schema}".executions FOR UPDATE`);
-        const answers = WRITES.map(({ write }, index) => {
+        const answers: Promise<string>[] = [];
+        // One after the other: those of one turn would share a statement.
+        for (const [index, { operation, write }] of WRITES.entries()) {
           const { handle } = claimed[index]!;
           const held = decodeHandle(handle, backend.backendLabel());
-          return answerOf(write(backend, handle, held));
-        });
-        await until("every write to wait for its row", async () => {
-          // Not by the one in a transaction, which would see the same again and again.
-          const waiting = await server.query(WAITING_FOR_LOCKS);
-          return waiting.length === WRITES.length;
-        });
+          answers.push(answerOf(write(backend, handle, held)));
+          await until(`${operation} to wait for its row`, async () => {
+            // Not by the one in a transaction, which would see the same again and again.
+            const waiting = await server.query(WAITING_FOR_LOCKS);
+            return waiting.length === answers.length;
+          });
+        }
         await until("the end of all leases", async () => {
           const { entries } = await backend.listExpiredLeases({});
           return entries.length === WRITES.length;
         });
-        const before = await everythingAbout(backend, executionIds);
+        // A stream is read to its end behind its writer's lock.
+        const before = await recordsAbout(backend, executionIds);
         await other.query("COMMIT");
         await other.end();
 
         expect(await Promise.all(answers)).toEqual(
-          WRITES.map(() => "lease_expired"),
+          WRITES.map(({ isOutput }) =>
+            isOutput ? "stale_owner_cannot_append" : "lease_expired",
+          ),
         );
+        const after = await everythingAbout(backend, executionIds);
         expectNothingButLapses(
           before,
-          await everythingAbout(backend, executionIds),
+          after.map(({ output: _output, ...records }) => records),
         );
+        expect(
+          after.flatMap(({ output }) => output.flatMap(({ frames }) => frames)),
+        ).toEqual([]);
         // A row that a rival or its maintenance holds is passed over, and is there at the next look.
         const taken: ClaimedExecution[] = [];
         const race = async () => {

@@ -10,9 +10,12 @@ export interface Tap {
   fromServer(bytes: Buffer): "pass" | "cut";
 }
 
-export interface TcpProxyOptions {
+interface Target {
   readonly host: string;
   readonly port: number;
+}
+
+export interface TcpProxyOptions extends Target {
   /** One for each connection. */
   readonly tap?: () => Tap;
 }
@@ -21,11 +24,13 @@ export class TcpProxy {
   readonly #options: TcpProxyOptions;
   readonly #server: Server;
   readonly #links = new Set<Link>();
+  #target: Target;
   #stalled = false;
   #accepted = 0;
 
   private constructor(options: TcpProxyOptions) {
     this.#options = options;
+    this.#target = options;
     // Half-open is what a dead network leaves behind: nobody's end is told to the other side unless we do it.
     this.#server = createServer({ allowHalfOpen: true }, (client) => {
       this.#accept(client);
@@ -51,6 +56,11 @@ export class TcpProxy {
   /** Connections it has taken so far. */
   get accepted(): number {
     return this.#accepted;
+  }
+
+  /** Later connections lead there; those of this moment go on as they are. */
+  lead(target: Target): void {
+    this.#target = target;
   }
 
   /** From now on nothing passes, in either direction, on connections old and new. Nobody is told. */
@@ -83,7 +93,8 @@ export class TcpProxy {
 
   #accept(client: Socket): void {
     this.#accepted++;
-    const { host, port, tap } = this.#options;
+    const { tap } = this.#options;
+    const { host, port } = this.#target;
     const server = connect({ host, port, allowHalfOpen: true });
     const link = new Link(client, server, tap?.());
     this.#links.add(link);
