@@ -12,7 +12,14 @@ import {
   writeSync,
 } from "node:fs";
 import { createRequire } from "node:module";
-import { availableParallelism, cpus, release, totalmem, type } from "node:os";
+import {
+  availableParallelism,
+  cpus,
+  loadavg,
+  release,
+  totalmem,
+  type,
+} from "node:os";
 import { join } from "node:path";
 
 import SqliteDriver from "better-sqlite3";
@@ -22,6 +29,8 @@ import { median } from "./statistics.js";
 export interface Machine {
   readonly cpu: string;
   readonly cores: number;
+  /** Of the last minute, as it began: what else had to be done. */
+  readonly load: number;
   readonly memoryGiB: number;
   readonly os: string;
   readonly disk: string;
@@ -45,6 +54,7 @@ export function describeMachine(directory: string): Machine {
   return {
     cpu: cpus()[0]?.model.trim() ?? "unknown",
     cores: availableParallelism(),
+    load: loadavg()[0]!,
     memoryGiB: Math.round(totalmem() / 2 ** 30),
     os: `${type()} ${release()}`,
     disk: describeDisk(directory),
@@ -57,7 +67,7 @@ export function describeMachine(directory: string): Machine {
 
 export function machineLines(machine: Machine): string[] {
   return [
-    `${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB; ${machine.os}`,
+    `${machine.cpu}, ${machine.cores} cores at load ${machine.load.toFixed(1)}, ${machine.memoryGiB} GiB; ${machine.os}`,
     `disk: ${machine.disk}; a durable 4 KiB append takes ${machine.syncMs.toFixed(3)} ms`,
     `Node ${machine.node}, SQLite ${machine.sqlite}, ${machine.driver}`,
   ];

@@ -4,7 +4,9 @@ import { tmpdir } from "node:os";
 import { parseArgs } from "node:util";
 
 import { BACKENDS, backendsNamed } from "./backends.js";
-import { measureEngine, type EngineFigures } from "./engine/main.js";
+import type { Measure } from "./benchmarks.js";
+import type { FiguresOfBackend } from "./engine/figures.js";
+import { measureEngine } from "./engine/main.js";
 import {
   compareLargeTables,
   type LargeTablesFigures,
@@ -13,7 +15,7 @@ import { describeMachine, machineLines } from "./machine.js";
 import { comparePlainLoop, type PlainLoopFigures } from "./plain-loop/main.js";
 import { describeServer, stopServer } from "./postgres.js";
 import {
-  engineTable,
+  backendsTable,
   figureText,
   largeTablesTable,
   plainLoopTable,
@@ -23,12 +25,21 @@ import {
   times,
 } from "./report.js";
 import { measureRoundTrips } from "./round-trips/main.js";
+import { stopValkeyServers } from "./valkey.js";
+import { measureWaiting } from "./waiting/main.js";
 
-const USAGE = `npm run bench -- [engine] [plain-loop] [round-trips] [large-tables] [options]
+const NAMES = [
+  "engine",
+  "waiting",
+  "plain-loop",
+  "round-trips",
+  "large-tables",
+];
+const USAGE = `npm run bench -- <name>… [options]
 
-engine, plain-loop and round-trips run unless others are named. large-tables compares tables of a million finished and a
-hundred thousand waiting executions with small ones, which takes some minutes and 2 GB of disk. round-trips and
-large-tables are about Postgres.
+Parts of FlowFabric by themselves: ${NAMES.join(", ")}. Beside other systems:
+npm run bench -- --help. round-trips and large-tables are about Postgres; large-tables compares tables of a million finished
+and a hundred thousand waiting executions with small ones, which takes some minutes and 2 GB of disk.
 
   --quick             a few seconds in all; says that it works, not how fast it is
   --backend <name>    only this store or family of stores, may be repeated: ${names(({ family }) => family)}, ${names(({ name }) => `'${name}'`)}
@@ -38,25 +49,38 @@ large-tables are about Postgres.
 
 const FULL_SCALE = {
   engine: { rounds: 5, jobs: 10_000, warmUpJobs: 2_000, pickups: 60 },
+  waiting: {
+    rounds: 3,
+    resumes: 200,
+    frames: 2_000,
+    tailedFrames: 200,
+    suspended: 10_000,
+    idleWindowMs: 10_000,
+  },
   plainLoop: { jobs: 10_000, pairs: 7 },
   largeTables: { finished: 1_000_000, waiting: 100_000, rounds: 9, jobs: 640 },
 };
 const QUICK_SCALE = {
   engine: { rounds: 1, jobs: 1_000, warmUpJobs: 100, pickups: 10 },
+  waiting: {
+    rounds: 1,
+    resumes: 20,
+    frames: 200,
+    tailedFrames: 20,
+    suspended: 500,
+    idleWindowMs: 1_000,
+  },
   plainLoop: { jobs: 1_000, pairs: 1 },
   largeTables: { finished: 10_000, waiting: 1_000, rounds: 2, jobs: 160 },
 };
-const BY_DEFAULT = ["engine", "plain-loop", "round-trips"];
-const NAMES = [...BY_DEFAULT, "large-tables"];
 
 function names(of: (backend: (typeof BACKENDS)[number]) => string): string {
   return [...new Set(BACKENDS.map(of))].join(", ");
 }
 
-const { values: options, positionals } = readArguments();
+const { values: options, positionals: chosen } = readArguments();
 const directory = options.directory ?? tmpdir();
 const scale = options.quick ? QUICK_SCALE : FULL_SCALE;
-const chosen = positionals.length === 0 ? BY_DEFAULT : positionals;
 const backends = [...new Set(options.backend.flatMap(backendsNamed))];
 const families = new Set(backends.map(({ family }) => family));
 
@@ -64,6 +88,7 @@ try {
   await run();
 } finally {
   await stopServer();
+  await stopValkeyServers();
 }
 
 async function run(): Promise<void> {
@@ -76,7 +101,12 @@ async function run(): Promise<void> {
   if (postgres !== undefined) console.log(serverLine(postgres));
   if (options.quick) console.log("--quick: too short for figures to mean much");
 
-  const engine = chosen.includes("engine") ? await runEngine() : [];
+  const engine = chosen.includes("engine")
+    ? await runOnEach(measureEngine, scale.engine)
+    : [];
+  const waiting = chosen.includes("waiting")
+    ? await runOnEach(measureWaiting, scale.waiting)
+    : [];
   const plainLoop =
     chosen.includes("plain-loop") && families.has("sqlite")
       ? await runPlainLoop()
@@ -94,7 +124,13 @@ async function run(): Promise<void> {
     console.log(
       "\nPer second in bold, latency of a call as p50 / p95 / p99; payload 4 KiB.\n",
     );
-    for (const line of engineTable(engine)) console.log(line);
+    for (const line of backendsTable(engine)) console.log(line);
+  }
+  if (waiting.length > 0) {
+    console.log(
+      `\nThrough the SDK: per second in bold, latency as p50 / p95 / p99; frames of 100 bytes. Idle: what the server was asked, and the CPU of the worker's process; many are ${scale.waiting.suspended}.\n`,
+    );
+    for (const line of backendsTable(waiting)) console.log(line);
   }
   if (plainLoop.length > 0) {
     console.log(
@@ -120,6 +156,7 @@ async function run(): Promise<void> {
       postgres,
       quick: options.quick,
       engine,
+      waiting,
       plainLoop,
       roundTrips,
       largeTables,
@@ -135,12 +172,15 @@ async function runLargeTables(): Promise<LargeTablesFigures> {
   );
 }
 
-async function runEngine(): Promise<EngineFigures[]> {
-  const all: EngineFigures[] = [];
+async function runOnEach<Scale>(
+  measure: Measure<Scale>,
+  scale: Scale,
+): Promise<FiguresOfBackend[]> {
+  const all: FiguresOfBackend[] = [];
   for (const backend of backends) {
     console.log(`\n${backend.name}`);
     all.push(
-      await measureEngine(backend, directory, scale.engine, (figure) =>
+      await measure(backend, directory, scale, (figure) =>
         console.log(`  ${figureText(figure)}`),
       ),
     );

@@ -2,7 +2,11 @@
 import { randomUUID } from "node:crypto";
 
 import { postgresBackend } from "@flowfabric/postgres";
-import { startServer, type TestServer } from "@flowfabric/postgres-testing";
+import {
+  recordingPool,
+  startServer,
+  type TestServer,
+} from "@flowfabric/postgres-testing";
 import pg from "pg";
 
 import type { MeasuredBackend } from "./backends.js";
@@ -71,6 +75,21 @@ export function postgresStore(
       return url.href;
     },
     open: (location) => postgresBackend(placeOf(location)),
+    async openCounted(location) {
+      const { connectionString, schema } = placeOf(location);
+      const { pool, take } = recordingPool({ connectionString });
+      const backend = await postgresBackend({ pool, schema });
+      let asked = 0;
+      return {
+        backend,
+        // eslint-disable-next-line @typescript-eslint/require-await -- other stores have to ask
+        asked: async () => (asked += take().length),
+        async [Symbol.asyncDispose]() {
+          await backend.close();
+          await pool.end();
+        },
+      };
+    },
     async storedBytes(location) {
       const { connectionString, schema } = placeOf(location);
       // Tables with what they keep beside their rows, and indexes. No vacuum, as with the others: space that is free

@@ -1,16 +1,15 @@
 /** Figures as text: lines while it runs, Markdown tables at the end. */
 import type { RoundTrips } from "@flowfabric/postgres-testing";
 
-import type { EngineFigures } from "./engine/main.js";
-import type { Figure } from "./engine/figures.js";
+import type { Figure, FiguresOfBackend } from "./engine/figures.js";
 import type { LargeTablesFigures } from "./large-tables/main.js";
 import type { PlainLoopFigures, RunTimes } from "./plain-loop/main.js";
 import type { ServerDescription } from "./postgres.js";
 
 export function figureText(figure: Figure): string {
-  const { perSecond, latency, bytes, stallMs } = figure;
+  const { perSecond, latency, bytes, cpuShare, stallMs } = figure;
   return [
-    figure.name.padEnd(38),
+    figure.name.padEnd(44),
     ...(perSecond === undefined ? [] : [`${rate(perSecond)}/s`.padStart(9)]),
     ...(latency === undefined
       ? []
@@ -18,6 +17,7 @@ export function figureText(figure: Figure): string {
           `p50 ${ms(latency.p50Ms)}  p95 ${ms(latency.p95Ms)}  p99 ${ms(latency.p99Ms)} ms`,
         ]),
     ...(bytes === undefined ? [] : [`${Math.round(bytes)} bytes`]),
+    ...(cpuShare === undefined ? [] : [cpuText(cpuShare)]),
     ...(stallMs === undefined
       ? []
       : [`longest stall ${stallMs.toFixed(0)} ms`]),
@@ -25,7 +25,7 @@ export function figureText(figure: Figure): string {
 }
 
 /** Backends stand side by side: a reader compares stores, not benchmarks. */
-export function engineTable(all: readonly EngineFigures[]): string[] {
+export function backendsTable(all: readonly FiguresOfBackend[]): string[] {
   const names = all[0]?.figures.map(({ name }) => name) ?? [];
   return [
     `| | ${all.map(({ backend }) => backend).join(" | ")} |`,
@@ -81,15 +81,24 @@ export function runText({ submitMs, claimAndCompleteMs, totalMs }: RunTimes) {
   return `${seconds(totalMs)} (submit ${seconds(submitMs)}, claim + complete ${seconds(claimAndCompleteMs)})`;
 }
 
-function cell({ perSecond, latency, bytes }: Figure): string {
+function cell({ perSecond, latency, bytes, cpuShare }: Figure): string {
   if (bytes !== undefined) return `${Math.round(bytes)} B`;
+  if (cpuShare !== undefined)
+    return [
+      ...(perSecond === undefined ? [] : [`${rate(perSecond)}/s`]),
+      cpuText(cpuShare),
+    ].join(", ");
   const latencies =
     latency === undefined
       ? ""
       : `${ms(latency.p50Ms)} / ${ms(latency.p95Ms)} / ${ms(latency.p99Ms)} ms`;
-  return perSecond === undefined
-    ? latencies
-    : `**${rate(perSecond)}/s** (${latencies})`;
+  if (perSecond === undefined) return latencies;
+  const perSecondText = `**${rate(perSecond)}/s**`;
+  return latencies === "" ? perSecondText : `${perSecondText} (${latencies})`;
+}
+
+function cpuText(share: number): string {
+  return `CPU ${(share * 100).toFixed(1)} %`;
 }
 
 /** Three figures; more would be noise. */

@@ -56,6 +56,6 @@ export async function claimSome(
 }
 
 /** The first refusal, or that less was done than there is work for, ends a benchmark: its figures would be wrong. */
-export function insist(done: boolean, what: string): void {
+export function insist(done: boolean, what: string): asserts done {
   if (!done) throw new Error(`The benchmark did not do its work: ${what}.`);
 }

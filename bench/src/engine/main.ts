@@ -6,9 +6,9 @@
  */
 import type { EngineBackend } from "@flowfabric/core";
 
-import type { MeasuredBackend } from "../backends.js";
+import { measuring, withStore, type Benchmark } from "../benchmarks.js";
 import { claimThenComplete, fused, oneByOne } from "./claiming.js";
-import { figureOf, type Figure, type Sample } from "./figures.js";
+import type { Sample } from "./figures.js";
 import { pickupAcrossProcesses, pickupInProcess } from "./pickup.js";
 import { renewInFlight } from "./renewing.js";
 import { bytesPerFinished } from "./storage.js";
@@ -21,22 +21,7 @@ export interface EngineScale {
   readonly pickups: number;
 }
 
-export interface EngineFigures {
-  readonly backend: string;
-  readonly figures: readonly Figure[];
-}
-
-interface Benchmark {
-  readonly name: string;
-  run(place: Place, scale: EngineScale): Promise<Sample>;
-}
-
-interface Place {
-  readonly measured: MeasuredBackend;
-  readonly directory: string;
-}
-
-const BENCHMARKS: readonly Benchmark[] = [
+const BENCHMARKS: readonly Benchmark<EngineScale>[] = [
   onNewStore("submit, 16 in flight", submitInFlight),
   onNewStore("submitMany, 100 a call", submitMany),
   onNewStore("claim 16, then 16 completes", claimThenComplete),
@@ -64,28 +49,12 @@ const BENCHMARKS: readonly Benchmark[] = [
   bytesPer("finished execution, 100 byte payload", 100),
 ];
 
-export async function measureEngine(
-  measured: MeasuredBackend,
-  directory: string,
-  scale: EngineScale,
-  report: (figure: Figure) => void,
-): Promise<EngineFigures> {
-  const figures: Figure[] = [];
-  for (const benchmark of BENCHMARKS) {
-    const rounds: Sample[] = [];
-    for (let round = 0; round < scale.rounds; round++)
-      rounds.push(await benchmark.run({ measured, directory }, scale));
-    const figure = figureOf(benchmark.name, rounds);
-    report(figure);
-    figures.push(figure);
-  }
-  return { backend: measured.name, figures };
-}
+export const measureEngine = measuring(BENCHMARKS);
 
 function onNewStore(
   name: string,
   measure: (backend: EngineBackend, count: number) => Promise<Sample>,
-): Benchmark {
+): Benchmark<EngineScale> {
   return {
     name,
     run: async ({ measured, directory }, { jobs, warmUpJobs }) => {
@@ -99,24 +68,10 @@ function onNewStore(
   };
 }
 
-function bytesPer(name: string, payloadBytes: number): Benchmark {
+function bytesPer(name: string, payloadBytes: number): Benchmark<EngineScale> {
   return {
     name,
     run: ({ measured, directory }, { jobs }) =>
       bytesPerFinished(measured, directory, payloadBytes, jobs),
   };
-}
-
-async function withStore<Answer>(
-  measured: MeasuredBackend,
-  directory: string,
-  use: (backend: EngineBackend, location: string) => Promise<Answer>,
-): Promise<Answer> {
-  const location = await measured.create(directory);
-  try {
-    await using backend = await measured.open(location);
-    return await use(backend, location);
-  } finally {
-    await measured.remove(location);
-  }
 }

@@ -2,22 +2,14 @@
  * How long does new work wait for a worker that has nothing to do? From the call that submits to the moment the parked
  * claim has its answer, so the commits of both are in it.
  */
-import { fork, type ChildProcess } from "node:child_process";
-import { on, once } from "node:events";
-import { fileURLToPath } from "node:url";
-
 import type { EngineBackend } from "@flowfabric/core";
 
 import type { MeasuredBackend } from "../backends.js";
+import { hostClockMs, startProcess, untilIdle } from "../other-process.js";
 import type { Sample } from "./figures.js";
 import { claimOf, insist, jobOf, PAYLOAD_BYTES, payloadOf } from "./jobs.js";
 
 export const PARK_MS = 10_000;
-
-/** A clock that all processes of one host share. */
-export function hostClockMs(): number {
-  return Number(process.hrtime.bigint()) / 1e6;
-}
 
 export async function pickupInProcess(
   backend: EngineBackend,
@@ -47,49 +39,29 @@ export async function pickupAcrossProcesses(
   count: number,
 ): Promise<Sample> {
   const job = jobOf(payloadOf(PAYLOAD_BYTES));
-  const program = fileURLToPath(new URL("pickup-process.js", import.meta.url));
-  const claimer = fork(program, [measured.name, location]);
-  const news = on(claimer, "message", { close: ["exit"] });
-  const told = async () => {
-    const { value, done } = await news.next();
-    if (done === true) throw new Error("The claiming process ended.");
-    return (value as [PickupNews])[0];
-  };
-  try {
-    const latenciesMs: number[] = [];
-    for (let n = 0; n < count; n++) {
-      insist(
-        (await told()).kind === "parked",
-        "the other process is no worker",
-      );
-      await untilIdle();
-      const startMs = hostClockMs();
-      await backend.createExecution(job);
-      const answer = await told();
-      insist(answer.kind === "claimed", "a parked claim came back empty");
-      latenciesMs.push(answer.atMs - startMs);
-    }
-    return { latenciesMs };
-  } finally {
-    await ended(claimer);
+  await using claimer = startProcess<PickupNews>(
+    new URL("pickup-process.js", import.meta.url),
+    measured.name,
+    location,
+  );
+  const latenciesMs: number[] = [];
+  for (let n = 0; n < count; n++) {
+    insist(
+      (await claimer.told()).kind === "parked",
+      "the other process is no worker",
+    );
+    await untilIdle();
+    const startMs = hostClockMs();
+    await backend.createExecution(job);
+    const answer = await claimer.told();
+    insist(answer.kind === "claimed", "a parked claim came back empty");
+    latenciesMs.push(answer.atMs - startMs);
   }
+  return { latenciesMs };
 }
 
 /** What the claiming process tells. */
 export interface PickupNews {
   readonly kind: "parked" | "claimed";
   readonly atMs: number;
-}
-
-/** Irregular, so that no rhythm of ours falls in with one of the store's. */
-async function untilIdle(): Promise<void> {
-  const waitMs = 15 + Math.random() * 15;
-  await new Promise((resolve) => setTimeout(resolve, waitMs));
-}
-
-async function ended(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const exit = once(child, "exit");
-  child.disconnect();
-  await exit;
 }

@@ -1,10 +1,7 @@
 /** How much slower is Postgres with a million finished executions than with a few? */
 import type { EngineBackend } from "@flowfabric/core";
-import {
-  compareRates,
-  fillTables,
-  type Ratio,
-} from "@flowfabric/postgres-testing";
+import { fillTables } from "@flowfabric/postgres-testing";
+import { compareRates, type Ratio } from "@flowfabric/test-servers";
 
 import {
   placeOf,

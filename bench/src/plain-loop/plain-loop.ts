@@ -32,7 +32,7 @@ export class PlainLoop {
     connection.pragma("cache_size = -65536");
     connection.pragma("temp_store = MEMORY");
     connection.exec(`
-      CREATE TABLE jobs (
+      CREATE TABLE IF NOT EXISTS jobs (
         id INTEGER PRIMARY KEY,
         status TEXT NOT NULL,
         payload BLOB NOT NULL,
@@ -42,7 +42,7 @@ export class PlainLoop {
         created_at INTEGER NOT NULL,
         finished_at INTEGER
       );
-      CREATE INDEX jobs_by_status ON jobs (status, id);`);
+      CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, id);`);
     this.#insert = connection.prepare(`
       INSERT INTO jobs (status, payload, created_at)
       VALUES ('pending', ?, ?)`);
@@ -88,6 +88,13 @@ export class PlainLoop {
         this.#finish.run(result, Date.now(), id, this.#owner, leaseExpiresAtMs)
           .changes === 1,
     ) as boolean;
+  }
+
+  unfinished(): number {
+    return this.#connection
+      .prepare<[], number>("SELECT count(*) FROM jobs WHERE status <> 'done'")
+      .pluck()
+      .get()!;
   }
 
   close(): void {

@@ -16,10 +16,11 @@ export async function measureRoundTrips(
   const { connectionString, schema } = placeOf(location);
   const log = recordingPool({ connectionString, max: 2 });
   try {
-    return await countRoundTrips(
+    const { plain } = await countRoundTrips(
       (pool) => postgresBackend({ pool, schema }),
       log,
     );
+    return plain;
   } finally {
     await log.pool.end();
     await store.remove(location);
