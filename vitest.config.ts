@@ -1,6 +1,6 @@
 import { defaultServerConditions } from "vite";
 import { defineConfig, type UserWorkspaceConfig } from "vitest/config";
-import { backends, unitProject } from "./scripts/backends.mjs";
+import { backends, storesOf, unitProject } from "./scripts/backends.mjs";
 
 // Tests import the packages by name and get their sources, so an edit needs no build. The crash suite also starts
 // programs, and those run the build.
@@ -25,8 +25,7 @@ const serverTests = new Map(
       ],
     ]),
 );
-/** Of those, what compares rates. */
-const rateTests = "packages/*/test/large-tables.test.ts";
+const rateTests = backends.flatMap(({ rateTest }) => rateTest ?? []);
 const scale = Number(process.env["FLOWFABRIC_TEST_SCALE"] ?? "0.2");
 
 const projects: UserWorkspaceConfig[] = [
@@ -70,66 +69,75 @@ const projects: UserWorkspaceConfig[] = [
     test: {
       name: `unit:${name}`,
       include,
-      exclude: [...exclude, ...conformanceTests, rateTests],
+      exclude: [...exclude, ...conformanceTests, ...rateTests],
       globalSetup: backends.find((backend) => backend.name === name)!
         .serverSetup!,
     },
   })),
-  ...[...serverTests].map(([name]) => ({
-    ...fromSource,
-    test: {
-      name: `rates:${name}`,
-      include: [rateTests],
-      globalSetup: backends.find((backend) => backend.name === name)!
-        .serverSetup!,
-      // Alone: what else runs would be measured with it.
-      sequence: { groupOrder: 2 },
-    },
-  })),
-  ...backends.flatMap(({ name, packageDirectory, furtherServers = [] }) =>
-    furtherServers.map((server) => ({
-      ...fromSource,
-      test: {
-        name: `conformance:${name}:${server.name}`,
-        include: [`${packageDirectory}/test/conformance.test.ts`],
-        globalSetup: server.serverSetup,
-        env: { FLOWFABRIC_TEST_SCALE: String(scale * server.scale) },
-      },
-    })),
-  ),
-  ...backends.flatMap(({ name, packageDirectory, serverSetup, faultTest }) => [
-    {
-      ...fromSource,
-      test: {
-        name: `conformance:${name}`,
-        include: [`${packageDirectory}/test/conformance.test.ts`],
-        ...(serverSetup === undefined ? {} : { globalSetup: serverSetup }),
-      },
-    },
-    {
-      ...fromSource,
-      test: {
-        name: `crash:${name}`,
-        include: [`test-suites/crash/test/${name}.test.ts`],
-        ...(serverSetup === undefined ? {} : { globalSetup: serverSetup }),
-        // After all others: it starts processes of its own and measures how soon they notice things.
-        sequence: { groupOrder: 1 },
-      },
-    },
-    ...(faultTest === undefined
+  ...backends.flatMap(({ name, serverSetup, rateTest }, position) =>
+    rateTest === undefined
       ? []
-      : [
-          {
-            ...fromSource,
-            test: {
-              name: `faults:${name}`,
-              include: [faultTest],
-              // Alone, for it measures how soon things go on.
-              sequence: { groupOrder: 3 },
-            },
+      : {
+          ...fromSource,
+          test: {
+            name: `rates:${name}`,
+            include: [rateTest],
+            ...(serverSetup === undefined ? {} : { globalSetup: serverSetup }),
+            // Alone, each of them: what else runs would be measured with it.
+            sequence: { groupOrder: 2 + position },
           },
-        ]),
-  ]),
+        },
+  ),
+  ...backends.flatMap((backend) =>
+    storesOf(backend).flatMap(({ store, serverSetup, scale: share }) => {
+      const onStore = {
+        ...(serverSetup === undefined ? {} : { globalSetup: serverSetup }),
+        env: { FLOWFABRIC_TEST_SCALE: String(scale * share) },
+      };
+      return [
+        {
+          ...fromSource,
+          test: {
+            ...onStore,
+            name: `conformance:${store}`,
+            include: [`${backend.packageDirectory}/test/conformance.test.ts`],
+          },
+        },
+        {
+          ...fromSource,
+          test: {
+            ...onStore,
+            name: `crash:${store}`,
+            include: [`test-suites/crash/test/${backend.name}.test.ts`],
+            // After all others: it starts processes of its own and measures how soon they notice things.
+            sequence: { groupOrder: 1 },
+          },
+        },
+        {
+          // They run the build, as users run them, beside the crash suite that starts processes as well.
+          test: {
+            ...onStore,
+            name: `examples:${store}`,
+            include: [`examples/test/${backend.name}.test.ts`],
+            sequence: { groupOrder: 1 },
+          },
+        },
+      ];
+    }),
+  ),
+  ...backends.flatMap(({ name, faultTest }, position) =>
+    faultTest === undefined
+      ? []
+      : {
+          ...fromSource,
+          test: {
+            name: `faults:${name}`,
+            include: [faultTest],
+            // At the end, and alone as well: they measure how soon things go on.
+            sequence: { groupOrder: 2 + backends.length + position },
+          },
+        },
+  ),
 ];
 
 export default defineConfig({

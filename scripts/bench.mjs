@@ -1,11 +1,19 @@
-// npm run bench: makes the clone ready, then runs the benchmarks with the remaining arguments.
+// npm run bench [-- <benchmark>] [options]: makes the clone ready, then runs one of the benchmarks. Without a name, or as
+// `peers`, it is the comparison with other systems; the others ask what our own parts cost.
 
 import { bootstrap } from "./bootstrap.mjs";
-import { runNode } from "./repository.mjs";
+import { preparePeers } from "./bench-peers.mjs";
+import { run, runNode } from "./repository.mjs";
 
-await bootstrap();
-const { code } = await runNode([
-  "bench/dist/main.js",
-  ...process.argv.slice(2),
-]);
+const [first = "peers", ...rest] = process.argv.slice(2);
+const isPeers = first === "peers" || first.startsWith("--");
+
+const { code } = isPeers
+  ? await run(await preparePeers(), [
+      "bench/peers/dist/main.js",
+      ...(first === "peers" ? rest : [first, ...rest]),
+    ])
+  : await bootstrap().then(() =>
+      runNode(["bench/dist/main.js", first, ...rest]),
+    );
 process.exitCode = code;

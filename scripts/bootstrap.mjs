@@ -10,6 +10,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
+import { buildLua } from "./build-lua.mjs";
 import { buildMigrations } from "./build-migrations.mjs";
 import {
   isProgram,
@@ -43,6 +44,7 @@ export async function prepare() {
   checkNode();
   await install();
   buildMigrations();
+  buildLua();
 }
 
 function checkNode() {

@@ -1,8 +1,8 @@
 // npm test: makes the clone ready, runs every test project, and sums up what ran against which store.
 //
 // A suite that silently ran nothing looks like one that passed, so it fails here: a store without tests, a skipped test,
-// a test file that no project claims, and stores that were given different numbers of conformance tests. Arguments go to
-// vitest (`npm test -- --project unit`); such a run is meant to be partial and is held to its failures only.
+// a test file that no project claims, and stores that were given different numbers of the tests that run on all of them.
+// Arguments go to vitest (`npm test -- --project unit`); such a run is meant to be partial and is held to its failures only.
 
 import {
   existsSync,
@@ -13,7 +13,12 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { backends, conformanceProjects, unitProject } from "./backends.mjs";
+import {
+  backends,
+  storesOf,
+  suitesOfEveryStore,
+  unitProject,
+} from "./backends.mjs";
 import { bootstrap } from "./bootstrap.mjs";
 import { root, runNode, seconds, tool, workspaces } from "./repository.mjs";
 
@@ -36,13 +41,16 @@ console.log(`Running the tests on Node ${process.version}, scale ${scale}`);
 const { code, counts } = await runVitest();
 
 printSummary(counts.projects, await backendVersions());
-if (!partial) printConformance(counts.projects);
+if (!partial) printEqualSuites(counts.projects);
 printSlowFiles(counts.projects);
 const complaints = [
   ...runComplaints(counts, code),
   ...(partial ? [] : coverageComplaints(counts.projects)),
 ];
-for (const complaint of complaints) console.log(`✗ ${complaint}`);
+const failures = Object.values(counts.projects).flatMap(
+  ({ failures }) => failures,
+);
+for (const line of [...failures, ...complaints]) console.log(`✗ ${line}`);
 
 const { passed, failed } = total(Object.values(counts.projects));
 process.exitCode = failed > 0 || complaints.length > 0 ? 1 : 0;
@@ -89,19 +97,14 @@ function readCounts(file) {
 
 /** By what stands behind a project's first colon. */
 async function backendVersions() {
-  const servers = backends.flatMap((backend) => [
-    { key: backend.name, backend, server: undefined },
-    ...(backend.furtherServers ?? []).map(({ name }) => ({
-      key: `${backend.name}:${name}`,
-      backend,
-      server: name,
-    })),
-  ]);
+  const stores = backends.flatMap((backend) =>
+    storesOf(backend).map(({ store, server }) => ({ store, server, backend })),
+  );
   return new Map(
     await Promise.all(
-      servers.map(
-        async ({ key, backend, server }) =>
-          /** @type {const} */ ([key, await backend.versions(server)]),
+      stores.map(
+        async ({ store, server, backend }) =>
+          /** @type {const} */ ([store, await backend.versions(server)]),
       ),
     ),
   );
@@ -225,11 +228,12 @@ function coverageComplaints(projects) {
       complaints.push(`${project}: ${skipped} tests did not run`);
   }
   const expected = backends.flatMap((backend) => [
-    ...conformanceProjects(backend),
-    `crash:${backend.name}`,
+    ...storesOf(backend).flatMap(({ store }) =>
+      suitesOfEveryStore.map((suite) => `${suite}:${store}`),
+    ),
     ...[unitProject(backend) ?? []].flat(),
     ...(backend.faultTest === undefined ? [] : [`faults:${backend.name}`]),
-    ...(backend.serverSetup === undefined ? [] : [`rates:${backend.name}`]),
+    ...(backend.rateTest === undefined ? [] : [`rates:${backend.name}`]),
   ]);
   for (const project of ["unit", "types", "self-test", ...expected]) {
     const count = projects[project];
@@ -242,37 +246,45 @@ function coverageComplaints(projects) {
   for (const file of testFiles()) {
     if (!ran.has(file)) complaints.push(`${file} belongs to no project`);
   }
-  const cases = conformanceCases(projects);
-  if (new Set(cases.map(({ tests }) => tests)).size > 1)
-    complaints.push(
-      `conformance: the stores ran different numbers of cases: ${cases.map(({ store, tests }) => `${store} ${tests}`).join(", ")}`,
-    );
+  for (const suite of suitesOfEveryStore) {
+    const cases = casesByStore(projects, suite);
+    if (new Set(cases.map(({ tests }) => tests)).size > 1)
+      complaints.push(
+        `${suite}: the stores ran different numbers of cases: ${cases.map(({ store, tests }) => `${store} ${tests}`).join(", ")}`,
+      );
+  }
   return complaints;
 }
 
 /**
- * Cases per store; all of them are to be the same.
+ * All of them are to be the same.
  *
  * @param {Record<string, ProjectCount>} projects
+ * @param {string} suite
  */
-function conformanceCases(projects) {
-  return backends.flatMap(conformanceProjects).map((project) => {
-    const count = projects[project];
+function casesByStore(projects, suite) {
+  return backends.flatMap(storesOf).map(({ store }) => {
+    const count = projects[`${suite}:${store}`];
     return {
-      store: project.slice(project.indexOf(":") + 1),
+      store,
       tests: count === undefined ? 0 : count.passed + count.failed,
     };
   });
 }
 
 /** @param {Record<string, ProjectCount>} projects */
-function printConformance(projects) {
-  const cases = conformanceCases(projects);
-  const [first] = cases;
-  if (first !== undefined && cases.every(({ tests }) => tests === first.tests))
-    console.log(
-      `conformance: the same ${first.tests} cases on ${cases.map(({ store }) => store).join(", ")}`,
-    );
+function printEqualSuites(projects) {
+  for (const suite of suitesOfEveryStore) {
+    const cases = casesByStore(projects, suite);
+    const [first] = cases;
+    if (
+      first !== undefined &&
+      cases.every(({ tests }) => tests === first.tests)
+    )
+      console.log(
+        `${suite}: the same ${first.tests} cases on ${cases.map(({ store }) => store).join(", ")}`,
+      );
+  }
 }
 
 /** @returns {string[]} every test file of the workspaces, below the root, with the slashes that vitest writes */

@@ -7,10 +7,13 @@ import { runNode, seconds, tool } from "./repository.mjs";
 await prepare();
 
 // Of these, only what follows `prepare` may import installed packages.
+const { checkPeers } = await import("./bench-peers.mjs");
 const { checkApi } = await import("./check-api.mjs");
 const { checkLineup } = await import("./check-lineup.mjs");
-const { checkLockfile } = await import("./check-lockfile.mjs");
+const { checkLockfiles } = await import("./check-lockfiles.mjs");
+const { checkLua } = await import("./check-lua.mjs");
 const { checkPackages } = await import("./check-packages.mjs");
+const { checkWorkflows } = await import("./check-workflows.mjs");
 
 /**
  * A check answers what is wrong; nothing where all is well.
@@ -20,16 +23,19 @@ const { checkPackages } = await import("./check-packages.mjs");
 const checks = [
   // From nothing, so that the checks below see what the sources make, not what an older build left behind.
   ["types", () => program(tool("typescript", "tsc"), "--build", "--force")],
+  ["types of bench/peers", checkPeers],
   ["type tests", () => program(tool("vitest"), "run", "--project", "types")],
   ["lint", () => program(tool("oxlint"), "--deny-warnings")],
   ["format", () => program(tool("prettier"), "--check", ".")],
+  ["Lua: format and names", () => checkLua()],
   [
     "unused code and dependencies",
     () => program(tool("knip"), "--treat-config-hints-as-errors"),
   ],
   ["packed packages", checkPackages],
   ["public API reports", () => checkApi({ local: false })],
-  ["lockfile", checkLockfile],
+  ["lockfiles", checkLockfiles],
+  ["workflows", checkWorkflows],
   ["line-up of the layers", () => checkLineup().findings],
 ];
 
