@@ -118,16 +118,16 @@ function commandOf(told: readonly string[]): string {
 function write(results: Results, directory: string): void {
   rmSync(directory, { recursive: true, force: true });
   mkdirSync(directory, { recursive: true });
+  writeFileSync(
+    join(directory, "results.json"),
+    `${JSON.stringify(results, undefined, 2)}\n`,
+  );
   const charts = results.descriptions.map((description) => {
     const chart = chartOf(results, description);
     const file = `${description.name}.svg`;
     if (chart !== undefined) writeFileSync(join(directory, file), chart);
     return chart === undefined ? [] : [file];
   });
-  writeFileSync(
-    join(directory, "results.json"),
-    `${JSON.stringify(results, undefined, 2)}\n`,
-  );
   writeFileSync(
     join(directory, "README.md"),
     markdownOf(
