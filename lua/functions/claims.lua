@@ -63,19 +63,23 @@ function operation.claim(tx, claim, passed_over)
     if wanted <= 0 then
       break
     end
-    local lists, any = {}, false
-    for index, route_ids in ipairs(claim.lanes) do
-      local most = claim.quotas and math.min(wanted, claim.quotas[index]) or wanted
-      lists[index] = most > 0 and candidates.find(tx, route_ids, most, accept) or {}
-      for _, row in ipairs(lists[index]) do
-        row.lane_index = index
+    local lists
+    if claim.quotas then
+      lists = {}
+      for index, route_ids in ipairs(claim.lanes) do
+        local most = math.min(wanted, claim.quotas[index])
+        lists[index] = most > 0 and candidates.find(tx, route_ids, most, accept) or {}
+        for _, row in ipairs(lists[index]) do
+          row.lane_index = index
+        end
       end
-      any = any or #lists[index] > 0
-    end
-    if not any then
-      break
+    else
+      lists = candidates.find_by_lane(tx, claim.lanes, wanted, accept)
     end
     local rows = in_turn(lists)
+    if #rows == 0 then
+      break
+    end
     for index = 1, math.min(wanted, #rows) do
       local lease, attempt_id = ids_of(tx, claim.ids, #claimed)
       local row = rows[index]
@@ -89,26 +93,22 @@ function operation.claim(tx, claim, passed_over)
       })
       if kind then
         claimed[#claimed + 1] = take.answer(tx, row, kind)
+        -- Whoever is parked on its lane must look when this lease may lapse.
+        session.ring(tx, row.route, claim.ttl)
         if claim.quotas then
           claim.quotas[row.lane_index] = claim.quotas[row.lane_index] - 1
         end
       end
     end
   end
+  if #claimed == claim.max then
+    return claimed, false
+  end
   local all_routes = {}
   for _, route_ids in ipairs(claim.lanes) do
     for _, route in ipairs(route_ids) do
       all_routes[#all_routes + 1] = route
     end
-  end
-  if #claimed > 0 then
-    -- Whoever is parked on these lanes must look when these leases may lapse.
-    for _, route in ipairs(all_routes) do
-      session.ring(tx, route, claim.ttl)
-    end
-  end
-  if #claimed == claim.max then
-    return claimed, false
   end
   local due_at = candidates.next_due_at(tx, all_routes)
   return claimed, due_at and math.max(0, due_at - tx.now) or false
@@ -133,8 +133,9 @@ end
 
 --- Claims up to max executions. Arguments: those of a claim. Allowed at the memory limit: what a claim adds is little, and only
 --- work that is claimed can end and be trimmed.
---- Commands: 1 for the clock, 1 for the routes, 2 for each route and 1 to read what it leads to; for each execution 1 for its
---- event and 1 for a long payload; for all of them together 1 for the records and 1 for each index they leave or enter.
+--- Commands: 1 for the clock, 1 for the routes, 2 for each route and 1 to read what it leads to (of several lanes once more, where
+--- one of each does not suffice); for each execution 1 for its event and 1 for a long payload; for all of them together 1 for the
+--- records and 1 for each index they leave or enter.
 --- @return how many routes there are, next due in, the claims
 operation.drain("claim", function(tx, args)
   later.begin(tx)
@@ -153,15 +154,16 @@ operation.read("peek", function(tx, args)
   if numbers.are_stale(tx, args[3]) then
     return answer.STALE
   end
+  local lanes = cjson.decode(args[1])
   local lists, all_routes = {}, {}
-  for index, route_ids in ipairs(cjson.decode(args[1])) do
+  for index, rows in ipairs(candidates.find_by_lane(tx, lanes, tonumber(args[2]))) do
     local list = {}
-    for _, row in ipairs(candidates.find(tx, route_ids, tonumber(args[2]))) do
+    for _, row in ipairs(rows) do
       list[#list + 1] = order.sort_key(row.created_at, row.priority)
       list[#list + 1] = row.ref
     end
     lists[index] = list
-    for _, route in ipairs(route_ids) do
+    for _, route in ipairs(lanes[index]) do
       all_routes[#all_routes + 1] = route
     end
   end

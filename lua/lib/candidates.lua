@@ -111,6 +111,31 @@ function candidates.find(tx, route_ids, limit, accept)
   return found
 end
 
+--- Of each lane (a list of its routes) the best, as many as a claim of `wanted` may take that serves these lanes in turn. Lanes
+--- are asked for one first, and deeper only where those with work do not suffice: a hundred lanes cost a look each, not all of
+--- them all that is wanted.
+--- @return a list for each lane
+function candidates.find_by_lane(tx, lanes, wanted, accept)
+  if #lanes == 1 then
+    return { candidates.find(tx, lanes[1], wanted, accept) }
+  end
+  local lists, busy = {}, 0
+  for index, route_ids in ipairs(lanes) do
+    lists[index] = busy < wanted and candidates.find(tx, route_ids, 1, accept) or {}
+    busy = busy + #lists[index]
+  end
+  if busy < wanted then
+    -- Each of the others gives one at least.
+    local depth = wanted - busy + 1
+    for index, route_ids in ipairs(lanes) do
+      if #lists[index] > 0 then
+        lists[index] = candidates.find(tx, route_ids, depth, accept)
+      end
+    end
+  end
+  return lists
+end
+
 --- What a claim could take as ready work, lost work left out; of one partition where that is given.
 function candidates.find_eligible(tx, route_ids, limit, partition)
   local function accept(row)

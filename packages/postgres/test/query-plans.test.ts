@@ -261,8 +261,14 @@ async function day(backend: EngineBackend, pool: pg.Pool): Promise<void> {
     items: others.map((handle) => ({ handle })),
     claim: claimOf(5),
   });
-  // Again, for what the second claim of a process knows already.
+  // Again, for what the second claim of a process knows already, and of several lanes.
   await backend.claimMany(claimOf(5));
+  const lanes = ["idle", "default"];
+  const several = await backend.claimMany({ ...claimOf(5), lanes });
+  await backend.completeAndClaim({
+    items: several.claimed.map(({ handle }) => ({ handle })),
+    claim: { ...claimOf(5), lanes },
+  });
 
   await backend.describeExecution({ executionId });
   await backend.readEvents({ executionId });

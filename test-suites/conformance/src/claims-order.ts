@@ -161,6 +161,55 @@ export const claimOrderConformance = group("the order of claims", (test) => {
     );
   });
 
+  test("however work is spread over many lanes, a claim takes all it asked for, the lanes in turn", async (bench) => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.integer({ min: 0, max: 4 }), {
+          minLength: 2,
+          maxLength: 30,
+        }),
+        fc.array(fc.integer({ min: 1, max: 12 }), {
+          minLength: 1,
+          maxLength: 4,
+        }),
+        async (counts, claims) => {
+          const lanes = counts.map(() => lane());
+          const items = lanes.flatMap((laneId, index) =>
+            Array.from({ length: counts[index]! }, () => ({
+              executionKind: "k",
+              laneId,
+            })),
+          );
+          const results =
+            items.length === 0 ? [] : await bench.backend.submitMany({ items });
+          // Of each lane what is left, in no order: all of it is of one age.
+          const left = new Map(lanes.map((laneId) => [laneId, new Set()]));
+          for (const [index, result] of results.entries())
+            if (result.kind !== "rejected")
+              left.get(items[index]!.laneId)!.add(result.executionId);
+          for (const max of claims) {
+            const { claimed } = await bench.backend.claimMany({
+              ...WORKER,
+              lanes,
+              max,
+              leaseTtlMs: LEASE_TTL_MS,
+            });
+            const depths = lanes.map((laneId) => left.get(laneId)!.size);
+            const inTurn = Array.from({ length: 4 }, (_unused, depth) =>
+              lanes.filter((_laneId, index) => depths[index]! > depth),
+            ).flat();
+            expect(
+              claimed.map(({ laneId }) => laneId as string).sort(),
+            ).toEqual(inTurn.slice(0, max).sort());
+            for (const { laneId, executionId } of claimed)
+              expect(left.get(laneId)!.delete(executionId)).toBe(true);
+          }
+        },
+      ),
+      { numRuns: scaled(25), ...reproducible() },
+    );
+  });
+
   test("retries, replays and resumed work keep their age", async (bench) => {
     const { backend } = bench;
     const laneId = lane();

@@ -19,6 +19,7 @@ import {
 } from "@flowfabric/core/sql";
 
 import {
+  findByLane,
   findCandidates,
   findEligible,
   hasWaiting,
@@ -149,13 +150,8 @@ export async function claimNow(
   // A candidate that must still wait for its back-off is written down and gone from the next look.
   for (let looks = 0; looks < 3 && claimed.length < args.max; looks++) {
     const wanted = args.max - claimed.length;
-    const found: ExecutionRow[][] = [];
-    for (const routes of routesOf)
-      found.push(
-        await findCandidates(tx, routes, now, wanted + passedOver.size),
-      );
-    const candidates = inTurn(found).filter(
-      (row) => passedOver.size === 0 || !passedOver.has(executionIdOf(row)),
+    const candidates = inTurn(
+      await findByLane(tx, routesOf, now, wanted, passedOver),
     );
     if (candidates.length === 0) break;
     await readPayloadsAhead(tx, candidates.slice(0, wanted));
@@ -165,7 +161,8 @@ export async function claimNow(
     }
   }
   // Whoever is parked on these lanes must look when these leases may lapse.
-  if (claimed.length > 0) store.wakeups.ring(tx, args.lanes, args.leaseTtlMs);
+  if (claimed.length > 0)
+    store.wakeups.ring(tx, lanesOf(claimed), args.leaseTtlMs);
   if (claimed.length === args.max) return { claimed };
   const dueAt = await nextDueAtMs(tx, routesOf.flat(), now);
   return dueAt === undefined
@@ -174,6 +171,10 @@ export async function claimNow(
 }
 
 const NONE: ReadonlySet<string> = new Set();
+
+function lanesOf(claimed: readonly ClaimedExecution[]): string[] {
+  return [...new Set(claimed.map(({ laneId }) => laneId))];
+}
 
 /** A lost reply: the leases that this worker took under this request and still holds. */
 async function repeatedClaim(

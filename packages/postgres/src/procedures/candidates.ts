@@ -3,7 +3,11 @@
  * whose back-off is over. Each look is bounded, however much waits behind it, and one statement looks at all routes.
  */
 import { HOME, PRIORITY_STEP_MS, sortKey } from "@flowfabric/core";
-import { EXECUTION_COLUMNS, type ExecutionRow } from "@flowfabric/core/sql";
+import {
+  EXECUTION_COLUMNS,
+  executionIdOf,
+  type ExecutionRow,
+} from "@flowfabric/core/sql";
 
 import type { Session } from "../session.js";
 import { LOCK_HERE, selectExecutions } from "./executions.js";
@@ -25,6 +29,46 @@ export async function findCandidates(
     limit,
   );
   return inOrder(found, limit);
+}
+
+/**
+ * Of each lane the best, as many as a claim of `wanted` may take that serves these lanes in turn. Lanes are asked for one
+ * first, and deeper only where those with work do not suffice: a hundred lanes cost a look each, not all of them all that
+ * is wanted.
+ */
+export async function findByLane(
+  tx: Session,
+  lanes: readonly (readonly Route[])[],
+  nowMs: number,
+  wanted: number,
+  passedOver: ReadonlySet<string>,
+): Promise<ExecutionRow[][]> {
+  const look = async (routes: readonly Route[], limit: number) => {
+    const found = await findCandidates(
+      tx,
+      routes,
+      nowMs,
+      limit + passedOver.size,
+    );
+    return found.filter(
+      (row) => passedOver.size === 0 || !passedOver.has(executionIdOf(row)),
+    );
+  };
+  if (lanes.length === 1) return [await look(lanes[0]!, wanted)];
+  const busy: (readonly Route[])[] = [];
+  const best: ExecutionRow[][] = [];
+  for (const routes of lanes) {
+    const [first] = await look(routes, 1);
+    if (first === undefined) continue;
+    busy.push(routes);
+    best.push([first]);
+    if (best.length === wanted) return best;
+  }
+  // Each of the others gives one at least.
+  const depth = wanted - busy.length + 1;
+  const found: ExecutionRow[][] = [];
+  for (const routes of busy) found.push(await look(routes, depth));
+  return found;
 }
 
 /** What a claim could take as ready work, lost work left out; of one partition where that is named. */

@@ -141,15 +141,51 @@ const IS_PLAIN = `grant_until IS NULL AND (
 const CANDIDATE_COLUMNS = `seq, id, created_at, priority, mutated_at, score, events, attempt, attempts, epoch,
         attempt_state, progress_at, details, ${IS_PLAIN} AS plain`;
 
+/**
+ * What claims of one lane and claims of several look at. Of several that are served in turn each one with work gives one at
+ * least: so none is looked into deeper than what the others leave to fill, and once there are enough of them the rest are
+ * not looked at. Otherwise a claim would lock all that is wanted in each of a hundred lanes.
+ */
+const LANES = {
+  one: { wanted: "", lastTurn: "NULL", depth: "(SELECT most FROM given)" },
+  several: {
+    wanted: `
+  ), busy AS MATERIALIZED (
+    SELECT asked.turn
+    FROM given, asked, LATERAL (
+      SELECT 1
+      FROM executions
+      WHERE route = asked.route AND home = ${HOME.eligible} AND score >= asked.ready_from
+        AND (grant_until IS NULL OR grant_until <= given.now) AND ${IN_TIME}
+      LIMIT 1
+    ) AS found
+    LIMIT (SELECT most FROM given)
+  ), looking AS MATERIALIZED (
+    SELECT greatest(1, most - greatest(0, lanes - 1)) AS depth, CASE WHEN lanes >= most THEN last_turn END AS last_turn
+    FROM given, (SELECT count(DISTINCT turn) AS lanes, max(turn) AS last_turn FROM busy) AS all_busy
+  ), wanted AS MATERIALIZED (
+    SELECT asked.*
+    FROM asked, looking
+    WHERE ${few("turn")} AND (last_turn IS NULL OR turn <= last_turn)`,
+    lastTurn: "(SELECT last_turn FROM looking)",
+    depth: "(SELECT depth FROM looking)",
+  },
+} as const;
+
+export type Lanes = keyof typeof LANES;
+
+/** The last lane, by its turn, that a claim looked at where it left some out. */
+export const lastTurn = (lanes: Lanes) => LANES[lanes].lastTurn;
+
 /** What is asked for, what stands there, and the best of it, under lock. */
-export const PICKED = `
+export const picked = (lanes: Lanes) => `
   given AS MATERIALIZED (
     SELECT g.*, now_ms() AS now
     FROM json_to_record(?::JSON) AS g (most INTEGER, ttl BIGINT, renew_in BIGINT, holder BIGINT)
-  ), wanted AS MATERIALIZED (
+  ), ${lanes === "one" ? "wanted" : "asked"} AS MATERIALIZED (
     SELECT *
     FROM json_to_recordset(?::JSON) AS w (route BIGINT, turn INTEGER, ready_from BIGINT, due_from BIGINT)
-    WHERE ${few("turn")}
+    WHERE ${few("turn")}${LANES[lanes].wanted}
   ), minted AS MATERIALIZED (
     SELECT *
     FROM json_to_recordset(?::JSON) AS m (place BIGINT, lease UUID, attempt_id UUID, request TEXT)
@@ -161,7 +197,7 @@ export const PICKED = `
       WHERE route = wanted.route AND home = ${HOME.eligible} AND score >= wanted.ready_from
         AND (grant_until IS NULL OR grant_until <= given.now) AND ${IN_TIME}
       ORDER BY score, id
-      LIMIT (SELECT most FROM given)
+      LIMIT ${LANES[lanes].depth}
       FOR UPDATE SKIP LOCKED
     ) AS ready
     UNION ALL
@@ -179,7 +215,7 @@ export const PICKED = `
         ))
         AND home = ${HOME.delayed} AND score <= given.now AND ${IN_TIME}
       ORDER BY created_at - priority * ${PRIORITY_STEP_MS}, id
-      LIMIT (SELECT most FROM given)
+      LIMIT ${LANES[lanes].depth}
       FOR UPDATE SKIP LOCKED
     ) AS ripe
   ), picked AS MATERIALIZED (
@@ -269,6 +305,13 @@ export const TAKEN = `
     WHERE progress.seq = chosen.seq AND chosen.again AND chosen.progress_at IS NOT NULL
   )`;
 
-/** With each that was taken, its input; with all of them, when to look again where the claim was not filled. */
-export const NEXT_DUE_UNLESS_FULL = `CASE WHEN (SELECT count(*) FROM picked) < (SELECT most FROM given) THEN (${NEXT_DUE_INSTANT}
-  ) END`;
+/**
+ * When to look again where the claim was not filled. At once where lanes were left out: others took what was seen in
+ * those before, and there may be more in the rest.
+ */
+export const nextDueUnlessFull = (
+  lanes: Lanes,
+) => `CASE WHEN (SELECT count(*) FROM picked) < (SELECT most FROM given) THEN CASE
+    WHEN ${lastTurn(lanes)} IS NOT NULL THEN given.now
+    ELSE (${NEXT_DUE_INSTANT}
+  ) END END`;

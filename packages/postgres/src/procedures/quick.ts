@@ -10,11 +10,13 @@ import type { Store } from "../store.js";
 import { namesOfStream } from "../stream-names.js";
 import {
   claimValues,
+  lastTurn,
   MAY_TAKE,
-  NEXT_DUE_UNLESS_FULL,
-  PICKED,
+  nextDueUnlessFull,
+  picked,
   TAKEN,
   toClaimedExecution,
+  type Lanes,
   type QuickClaim,
   type TakenRow,
 } from "./quick-claims.js";
@@ -60,7 +62,7 @@ export async function claimQuickly(
   if (claim === undefined) return undefined;
   const toTell = store.wakeups.toTell(args.lanes, args.leaseTtlMs);
   const rows = await store.db.query<ClaimAnswer>(
-    CLAIM,
+    CLAIM[lanesOf(claim)],
     ...claimValues(claim),
     ...noticeOf(store, toTell),
   );
@@ -135,7 +137,7 @@ async function endAndClaimTogether(
     if (!toTell.has(lane)) toTell.set(lane, inMs);
   const [records, payloads] = endingValues(plain);
   const rows = await store.db.query<ClaimAnswer & EndAnswer>(
-    END_AND_CLAIM,
+    END_AND_CLAIM[lanesOf(claim)],
     records,
     ...claimValues(claim),
     payloads,
@@ -167,6 +169,7 @@ interface ClaimAnswer extends TakenRow {
   readonly nothing_due: boolean;
   readonly newest_route: number;
   readonly next_due: number | null;
+  readonly last_turn: number | null;
 }
 
 function endsToTell(
@@ -261,8 +264,13 @@ async function noteClaims(
   for (const { route, stood_at: score, was_due: wasDue } of taken)
     if (!wasDue)
       stoodAt.set(route, Math.min(stoodAt.get(route) ?? score, score));
+  const looked =
+    first.last_turn === null ? claim.routes.length : first.last_turn + 1;
   store.floors.noteClaim(
-    claim.routes.flat().map(({ id }) => id),
+    claim.routes
+      .slice(0, looked)
+      .flat()
+      .map(({ id }) => id),
     stoodAt,
     first.nothing_due ? first.looked_at : undefined,
   );
@@ -302,7 +310,7 @@ const END = `
   SELECT ${ENDS} AS ended, (SELECT count(*) FROM notified) AS notified`;
 
 /** What ended is said once, in the first row; it is as long as all rows together. */
-const claimAnswer = (ends?: string) => `
+const claimAnswer = (lanes: Lanes, ends?: string) => `
   SELECT meta.*,${
     ends === undefined
       ? ""
@@ -313,23 +321,35 @@ const claimAnswer = (ends?: string) => `
   FROM (
     SELECT go.ahead, given.now AS looked_at, (SELECT coalesce(max(id), 0) FROM routes) AS newest_route,
       NOT (SELECT found FROM lost) AND NOT EXISTS (SELECT 1 FROM candidates WHERE due) AS nothing_due,
-      ${NEXT_DUE_UNLESS_FULL} AS next_due, (SELECT count(*) FROM notified) AS notified
+      ${nextDueUnlessFull(lanes)} AS next_due, ${lastTurn(lanes)} AS last_turn, (SELECT count(*) FROM notified) AS notified
     FROM given, go
   ) AS meta
   LEFT JOIN taken ON TRUE
   LEFT JOIN inputs ON inputs.seq = taken.seq
   ORDER BY taken.place`;
 
-const CLAIM = `
-  WITH ${PICKED}, go AS MATERIALIZED (
+const lanesOf = ({ routes }: QuickClaim): Lanes =>
+  routes.length > 1 ? "several" : "one";
+
+const forLanes = (statement: (lanes: Lanes) => string) => ({
+  one: statement("one"),
+  several: statement("several"),
+});
+
+const CLAIM = forLanes(
+  (lanes) => `
+  WITH ${picked(lanes)}, go AS MATERIALIZED (
     SELECT ${MAY_TAKE} AS ahead, now_ms() AS now
     FROM (SELECT count(*) FROM picked) AS all_of_them
   ), ${TAKEN}, notified AS (${notified("EXISTS (SELECT 1 FROM chosen)")}
-  )${claimAnswer()}`;
+  )${claimAnswer(lanes)}`,
+);
 
-const END_AND_CLAIM = `
-  WITH ${HELD}, ${PICKED}, go AS MATERIALIZED (
+const END_AND_CLAIM = forLanes(
+  (lanes) => `
+  WITH ${HELD}, ${picked(lanes)}, go AS MATERIALIZED (
     SELECT ${MAY_TAKE} AND all_held.count = (SELECT count(*) FROM ending) AS ahead, now_ms() AS now
     FROM (SELECT count(*) FROM picked) AS all_picked, (SELECT count(*) FROM held) AS all_held
   ), ${ENDED}, ${TAKEN}, notified AS (${notified("(SELECT ahead FROM go)")}
-  )${claimAnswer(ENDS)}`;
+  )${claimAnswer(lanes, ENDS)}`,
+);

@@ -19,6 +19,7 @@ import {
 } from "@flowfabric/core/sql";
 
 import {
+  findByLane,
   findCandidates,
   findEligible,
   hasWaiting,
@@ -120,18 +121,18 @@ export function claimNow(
     leaseTtlMs: args.leaseTtlMs,
     requestId: args.requestId,
   };
-  const routesOf = args.lanes.map((lane) =>
-    store.routes.serveable(tx, lane, offered, args.namespace),
+  const routesOf = store.routes.serveable(
+    tx,
+    args.lanes,
+    offered,
+    args.namespace,
   );
   const claimed: ClaimedExecution[] = [];
   // A candidate that must still wait for its back-off is written down and gone from the next look.
   for (let looks = 0; looks < 3 && claimed.length < args.max; looks++) {
     const wanted = args.max - claimed.length;
-    const found = routesOf.map((routes) =>
-      findCandidates(tx, routes, now, wanted + passedOver.size),
-    );
-    const candidates = inTurn(found).filter(
-      (row) => passedOver.size === 0 || !passedOver.has(executionIdOf(row)),
+    const candidates = inTurn(
+      findByLane(tx, routesOf, now, wanted, passedOver),
     );
     if (candidates.length === 0) break;
     for (const row of candidates.slice(0, wanted)) {
@@ -141,7 +142,9 @@ export function claimNow(
   }
   // Whoever is parked on these lanes must look when these leases may lapse.
   if (claimed.length > 0)
-    tx.afterCommit(() => store.wakeups.ringDue(args.lanes, args.leaseTtlMs));
+    tx.afterCommit(() =>
+      store.wakeups.ringDue(lanesOf(claimed), args.leaseTtlMs),
+    );
   if (claimed.length === args.max) return { claimed };
   const dueAt = nextDueAtMs(tx, routesOf.flat(), now);
   return dueAt === undefined
@@ -150,6 +153,10 @@ export function claimNow(
 }
 
 const NONE: ReadonlySet<string> = new Set();
+
+function lanesOf(claimed: readonly ClaimedExecution[]): Set<string> {
+  return new Set(claimed.map(({ laneId }) => laneId));
+}
 
 /** A lost reply: the leases that this worker took under this request and still holds. */
 function repeatedClaim(
@@ -176,11 +183,11 @@ function grantOne(
   const now = tx.now();
   const routes = store.routes.serveable(
     tx,
-    args.laneId,
+    [args.laneId],
     new Set(args.capabilities),
     args.namespace,
   );
-  for (const row of findCandidates(tx, routes, now, 10)) {
+  for (const row of findCandidates(tx, routes.flat(), now, 10)) {
     const kind = readyFor(store, tx, row, effectiveNow(row, now));
     if (kind === undefined) continue;
     const grant = writeGrant(

@@ -3,7 +3,11 @@
  * whose back-off is over. Each look is bounded, however much waits behind it.
  */
 import { HOME, PRIORITY_STEP_MS, sortKey } from "@flowfabric/core";
-import { EXECUTION_COLUMNS, type ExecutionRow } from "@flowfabric/core/sql";
+import {
+  EXECUTION_COLUMNS,
+  executionIdOf,
+  type ExecutionRow,
+} from "@flowfabric/core/sql";
 
 import type { Session, SqlValue } from "../session.js";
 import { selectExecutions } from "./executions.js";
@@ -28,6 +32,37 @@ export function findCandidates(
     take(LAPSING_CANDIDATES, nowMs);
   }
   return inOrder(found, routes.length, limit);
+}
+
+/**
+ * Of each lane the best, as many as a claim of `wanted` may take that serves these lanes in turn. Lanes are asked for one
+ * first, and deeper only where those with work do not suffice: a hundred lanes cost a look each, not all of them all that
+ * is wanted.
+ */
+export function findByLane(
+  tx: Session,
+  lanes: readonly (readonly Route[])[],
+  nowMs: number,
+  wanted: number,
+  passedOver: ReadonlySet<string>,
+): ExecutionRow[][] {
+  const look = (routes: readonly Route[], limit: number) =>
+    findCandidates(tx, routes, nowMs, limit + passedOver.size).filter(
+      (row) => passedOver.size === 0 || !passedOver.has(executionIdOf(row)),
+    );
+  if (lanes.length === 1) return [look(lanes[0]!, wanted)];
+  const busy: (readonly Route[])[] = [];
+  const best: ExecutionRow[][] = [];
+  for (const routes of lanes) {
+    const [first] = look(routes, 1);
+    if (first === undefined) continue;
+    busy.push(routes);
+    best.push([first]);
+    if (best.length === wanted) return best;
+  }
+  // Each of the others gives one at least.
+  const depth = wanted - busy.length + 1;
+  return busy.map((routes) => look(routes, depth));
 }
 
 /** What a claim could take as ready work, lost work left out; of one partition where that is named. */

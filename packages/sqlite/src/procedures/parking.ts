@@ -26,9 +26,9 @@ export async function parked<Answer>(
     look: () =>
       store.db.read((tx) => {
         const now = tx.now();
-        const routes = presence.lanes.flatMap((lane) =>
-          store.routes.serveable(tx, lane, offered, presence.namespace),
-        );
+        const routes = store.routes
+          .serveable(tx, presence.lanes, offered, presence.namespace)
+          .flat();
         return {
           found: findCandidates(tx, routes, now, 1).length > 0,
           dueInMs: (nextDueAtMs(tx, routes, now) ?? Infinity) - now,

@@ -85,17 +85,20 @@ export class Routes {
     return this.#byLane.get(lane) ?? [];
   }
 
-  /** The routes of a lane whose work a worker may take. */
+  /** Of each lane the routes whose work a worker may take. */
   serveable(
     tx: Session,
-    lane: string,
+    lanes: readonly string[],
     offered: ReadonlySet<string>,
     namespace: string | undefined,
-  ): Route[] {
-    return this.ofLane(tx, lane).filter(
-      (route) =>
-        (namespace === undefined || route.namespace === namespace) &&
-        missingCapabilities(route.required, offered).length === 0,
+  ): Route[][] {
+    this.refresh(tx);
+    return lanes.map((lane) =>
+      (this.#byLane.get(lane) ?? []).filter(
+        (route) =>
+          (namespace === undefined || route.namespace === namespace) &&
+          missingCapabilities(route.required, offered).length === 0,
+      ),
     );
   }
 
