@@ -42,6 +42,7 @@ test(
       small,
       large,
       rounds: 9,
+      least: LEAST,
       jobs: 480,
       payloadBytes: 100,
     });

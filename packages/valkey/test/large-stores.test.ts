@@ -49,6 +49,7 @@ test(
       small,
       large,
       rounds: 9,
+      least: LEAST,
       jobs: 960,
       payloadBytes: PAYLOAD_BYTES,
     });
