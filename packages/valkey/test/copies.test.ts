@@ -10,6 +10,7 @@ import {
   startOwnCluster,
   startReplica,
   startRestartableValkey,
+  takingPart,
   until,
   withClient,
   type RestartableServer,
@@ -210,6 +211,9 @@ test("in a cluster each master waits for its own, also after changes of masters"
     replicasPerMaster: 1,
     settings: { "cluster-node-timeout": "1000" },
   });
+  const allTakePart = async () => {
+    for (const server of servers) await takingPart(server, servers.length);
+  };
   try {
     const backend = await open(url, {
       // A new replica counts from its first sign of life on, a second later.
@@ -243,6 +247,7 @@ test("in a cluster each master waits for its own, also after changes of masters"
       servers[3]!.signal("SIGCONT");
     }
     await inSync(servers[3]!);
+    await allTakePart();
 
     await withClient(servers[3]!, (client) => client.cluster("FAILOVER"));
     await until(
@@ -255,6 +260,7 @@ test("in a cluster each master waits for its own, also after changes of masters"
       "the replica is a master",
     );
     await inSync(servers[0]!);
+    await allTakePart();
     expect(new Set(await outcomes())).toEqual(new Set(["submitted"]));
 
     // Its replica takes over, and has none itself.
@@ -266,6 +272,7 @@ test("in a cluster each master waits for its own, also after changes of masters"
     }, "the new master is found");
     await servers[1]!.start();
     await inSync(servers[1]!);
+    await allTakePart();
     expect(new Set(await outcomes())).toEqual(new Set(["submitted"]));
   } finally {
     await stop();

@@ -176,6 +176,20 @@ function nodeSettings({ port, busPort }: NewNode): Settings {
   };
 }
 
+/**
+ * Until it knows so many nodes, and takes what its slots are asked: a node that was stopped, or could not hear the others for
+ * a while, refuses that until it has heard from most masters again, and as a master for some time more.
+ */
+export function takingPart(node: Node, knownNodes: number): Promise<void> {
+  return until(async () => {
+    const info = await withClient(node, (client) => client.cluster("INFO"));
+    return (
+      infoField(info, "cluster_state") === "ok" &&
+      infoField(info, "cluster_known_nodes") === String(knownNodes)
+    );
+  }, `${node.host}:${node.port} takes part in the cluster`);
+}
+
 /** Makes one cluster of them, and waits until each of them takes part in it. */
 async function join(
   masters: readonly NewNode[],
@@ -195,14 +209,7 @@ async function join(
   const [first, ...others] = nodes;
   for (const { host, port, busPort } of others)
     await ask(first!, "MEET", host, String(port), String(busPort));
-  for (const node of nodes)
-    await until(async () => {
-      const info = String(await ask(node, "INFO"));
-      return (
-        infoField(info, "cluster_state") === "ok" &&
-        infoField(info, "cluster_known_nodes") === String(nodes.length)
-      );
-    }, `${node.host}:${node.port} takes part in the cluster`);
+  for (const node of nodes) await takingPart(node, nodes.length);
   for (const [index, node] of replicas.entries()) {
     const master = await ask(masters[index % masters.length]!, "MYID");
     await ask(node, "REPLICATE", String(master));

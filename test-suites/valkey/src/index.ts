@@ -19,6 +19,7 @@ export {
   OUTLIVING,
   startCluster,
   startOwnCluster,
+  takingPart,
   type OwnCluster,
   type OwnClusterOptions,
   type TestCluster,
