@@ -49,6 +49,6 @@ export const FULL: Plan = {
     mixedMs: 12_000,
     finishedBehind: 1_000_000,
     waitingBehind: 100_000,
-    fillMs: 300_000,
+    fillMs: 600_000,
   },
 };
