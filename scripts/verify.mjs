@@ -13,6 +13,7 @@ const { checkLineup } = await import("./check-lineup.mjs");
 const { checkLockfiles } = await import("./check-lockfiles.mjs");
 const { checkLua } = await import("./check-lua.mjs");
 const { checkPackages } = await import("./check-packages.mjs");
+const { checkQuotes } = await import("./quote-figures.mjs");
 const { checkWorkflows } = await import("./check-workflows.mjs");
 
 /**
@@ -36,6 +37,7 @@ const checks = [
   ["public API reports", () => checkApi({ local: false })],
   ["lockfiles", checkLockfiles],
   ["workflows", checkWorkflows],
+  ["figures in READMEs", checkQuotes],
   ["line-up of the layers", () => checkLineup().findings],
 ];
 
