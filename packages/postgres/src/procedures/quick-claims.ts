@@ -144,7 +144,8 @@ const CANDIDATE_COLUMNS = `seq, id, created_at, priority, mutated_at, score, eve
 /**
  * What claims of one lane and claims of several look at. Of several that are served in turn each one with work gives one at
  * least: so none is looked into deeper than what the others leave to fill, and once there are enough of them the rest are
- * not looked at. Otherwise a claim would lock all that is wanted in each of a hundred lanes.
+ * not looked at. Otherwise a claim would lock all that is wanted in each of a hundred lanes. Without the order of its index
+ * the look at a lane would be a scan of the table, where most of it is expected to be work.
  */
 const LANES = {
   one: { wanted: "", lastTurn: "NULL", depth: "(SELECT most FROM given)" },
@@ -157,6 +158,7 @@ const LANES = {
       FROM executions
       WHERE route = asked.route AND home = ${HOME.eligible} AND score >= asked.ready_from
         AND (grant_until IS NULL OR grant_until <= given.now) AND ${IN_TIME}
+      ORDER BY score, id
       LIMIT 1
     ) AS found
     LIMIT (SELECT most FROM given)
