@@ -41,6 +41,19 @@ local function repeated(tx, claim)
   return again
 end
 
+--- Where it was decided before how many of each lane; each row tells which one it is of.
+local function find_by_quota(tx, claim, wanted, accept)
+  local lists = {}
+  for index, route_ids in ipairs(claim.lanes) do
+    local most = math.min(wanted, claim.quotas[index])
+    lists[index] = most > 0 and candidates.find(tx, route_ids, most, accept) or {}
+    for _, row in ipairs(lists[index]) do
+      row.lane_index = index
+    end
+  end
+  return lists
+end
+
 --- The claim itself: also the second half of complete_and_claim. `claim`: lanes (a list of lists of routes), max, ttl,
 --- renew_in, holder, request, ids (32 random bytes for each that may be claimed); where an earlier call may have been
 --- applied also all_lanes, the routes of these lanes whatever the worker can do; where several cells share a claim quotas, how
@@ -63,19 +76,8 @@ function operation.claim(tx, claim, passed_over)
     if wanted <= 0 then
       break
     end
-    local lists
-    if claim.quotas then
-      lists = {}
-      for index, route_ids in ipairs(claim.lanes) do
-        local most = math.min(wanted, claim.quotas[index])
-        lists[index] = most > 0 and candidates.find(tx, route_ids, most, accept) or {}
-        for _, row in ipairs(lists[index]) do
-          row.lane_index = index
-        end
-      end
-    else
-      lists = candidates.find_by_lane(tx, claim.lanes, wanted, accept)
-    end
+    local lists = claim.quotas and find_by_quota(tx, claim, wanted, accept)
+      or candidates.find_by_lane(tx, claim.lanes, wanted, accept)
     local rows = in_turn(lists)
     if #rows == 0 then
       break

@@ -62,7 +62,7 @@ export async function claimQuickly(
   if (claim === undefined) return undefined;
   const toTell = store.wakeups.toTell(args.lanes, args.leaseTtlMs);
   const rows = await store.db.query<ClaimAnswer>(
-    CLAIM[lanesOf(claim)],
+    CLAIM[oneOrSeveral(claim)],
     ...claimValues(claim),
     ...noticeOf(store, toTell),
   );
@@ -137,7 +137,7 @@ async function endAndClaimTogether(
     if (!toTell.has(lane)) toTell.set(lane, inMs);
   const [records, payloads] = endingValues(plain);
   const rows = await store.db.query<ClaimAnswer & EndAnswer>(
-    END_AND_CLAIM[lanesOf(claim)],
+    END_AND_CLAIM[oneOrSeveral(claim)],
     records,
     ...claimValues(claim),
     payloads,
@@ -328,7 +328,7 @@ const claimAnswer = (lanes: Lanes, ends?: string) => `
   LEFT JOIN inputs ON inputs.seq = taken.seq
   ORDER BY taken.place`;
 
-const lanesOf = ({ routes }: QuickClaim): Lanes =>
+const oneOrSeveral = ({ routes }: QuickClaim): Lanes =>
   routes.length > 1 ? "several" : "one";
 
 const forLanes = (statement: (lanes: Lanes) => string) => ({

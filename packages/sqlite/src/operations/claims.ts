@@ -121,11 +121,9 @@ export function claimNow(
     leaseTtlMs: args.leaseTtlMs,
     requestId: args.requestId,
   };
-  const routesOf = store.routes.serveable(
-    tx,
-    args.lanes,
-    offered,
-    args.namespace,
+  store.routes.refresh(tx);
+  const routesOf = args.lanes.map((lane) =>
+    store.routes.serveable(lane, offered, args.namespace),
   );
   const claimed: ClaimedExecution[] = [];
   // A candidate that must still wait for its back-off is written down and gone from the next look.
@@ -181,13 +179,13 @@ function grantOne(
   args: Args<"claimForWorker">,
 ): ClaimForWorkerResult {
   const now = tx.now();
+  store.routes.refresh(tx);
   const routes = store.routes.serveable(
-    tx,
-    [args.laneId],
+    args.laneId,
     new Set(args.capabilities),
     args.namespace,
   );
-  for (const row of findCandidates(tx, routes.flat(), now, 10)) {
+  for (const row of findCandidates(tx, routes, now, 10)) {
     const kind = readyFor(store, tx, row, effectiveNow(row, now));
     if (kind === undefined) continue;
     const grant = writeGrant(

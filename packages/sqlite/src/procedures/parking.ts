@@ -26,9 +26,10 @@ export async function parked<Answer>(
     look: () =>
       store.db.read((tx) => {
         const now = tx.now();
-        const routes = store.routes
-          .serveable(tx, presence.lanes, offered, presence.namespace)
-          .flat();
+        store.routes.refresh(tx);
+        const routes = presence.lanes.flatMap((lane) =>
+          store.routes.serveable(lane, offered, presence.namespace),
+        );
         return {
           found: findCandidates(tx, routes, now, 1).length > 0,
           dueInMs: (nextDueAtMs(tx, routes, now) ?? Infinity) - now,

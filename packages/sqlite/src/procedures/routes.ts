@@ -85,20 +85,16 @@ export class Routes {
     return this.#byLane.get(lane) ?? [];
   }
 
-  /** Of each lane the routes whose work a worker may take. */
+  /** The routes of a lane whose work a worker may take, as of the last refresh: many lanes are asked for at once. */
   serveable(
-    tx: Session,
-    lanes: readonly string[],
+    lane: string,
     offered: ReadonlySet<string>,
     namespace: string | undefined,
-  ): Route[][] {
-    this.refresh(tx);
-    return lanes.map((lane) =>
-      (this.#byLane.get(lane) ?? []).filter(
-        (route) =>
-          (namespace === undefined || route.namespace === namespace) &&
-          missingCapabilities(route.required, offered).length === 0,
-      ),
+  ): Route[] {
+    return (this.#byLane.get(lane) ?? []).filter(
+      (route) =>
+        (namespace === undefined || route.namespace === namespace) &&
+        missingCapabilities(route.required, offered).length === 0,
     );
   }
 
