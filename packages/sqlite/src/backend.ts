@@ -78,9 +78,12 @@ function compose(
       routes.forget();
       holders.forget();
     },
-    onCommit: () => checkpointer.afterCommit(),
+    onCommit: () => {
+      wakeups.tellOthers();
+      checkpointer.afterCommit();
+    },
   });
-  const wakeups = new Wakeups(connection, options.push);
+  const wakeups = new Wakeups(connection, options);
   const store: Store = {
     db,
     wakeups,

@@ -2,7 +2,7 @@
  * How waiting calls hear of change: at once from this process, and by watching the file from others. A ring is a
  * hint to look again; a lost one costs at most the safety poll.
  */
-import { existsSync, watch, type FSWatcher } from "node:fs";
+import { existsSync, utimesSync, watch, type FSWatcher } from "node:fs";
 
 import { engineError, onAbort, SAFETY_POLL_MS } from "@flowfabric/core";
 import type SqliteDriver from "better-sqlite3";
@@ -10,8 +10,9 @@ import type SqliteDriver from "better-sqlite3";
 /** Between looks at the file's change counter while somebody waits; a look takes about two microseconds. */
 const LOOK_INTERVAL_MS = 10;
 /**
- * The file is written before the commit that it belongs to is there to be seen: at full durability a sync lies between. So
- * for a moment after every sign of life the looks follow closely.
+ * The file is written before the commit that it belongs to is there to be seen: at full durability a sync lies between.
+ * Behind that our commits touch it once more, but not those of a caller's own connection. So for a moment after every sign of
+ * life the looks follow closely.
  */
 const CLOSE_LOOK_INTERVAL_MS = 1;
 const CLOSE_LOOKS = 10;
@@ -36,6 +37,8 @@ interface Waiter {
 
 export class Wakeups {
   readonly #push: boolean;
+  /** Others would see this process's commits before those are there. */
+  #touches: boolean;
   readonly #dataVersion: SqliteDriver.Statement;
   readonly #logPath: string | undefined;
   readonly #waiters = new Set<Waiter>();
@@ -52,8 +55,12 @@ export class Wakeups {
   #closeLooksLeft = 0;
   #closed = false;
 
-  constructor(connection: SqliteDriver.Database, push: boolean) {
-    this.#push = push;
+  constructor(
+    connection: SqliteDriver.Database,
+    options: { readonly push: boolean; readonly durability: "full" | "normal" },
+  ) {
+    this.#push = options.push;
+    this.#touches = options.durability === "full" && !connection.memory;
     this.#dataVersion = connection.prepare("PRAGMA data_version").pluck();
     this.#logPath = connection.memory ? undefined : `${connection.name}-wal`;
   }
@@ -95,6 +102,18 @@ export class Wakeups {
       this.#wake(
         ({ interest }) => interest === "news" || concernsLanes(interest, rung),
       );
+  }
+
+  /** To be called behind every commit, for those who watch the file. */
+  tellOthers(): void {
+    if (!this.#touches) return;
+    const seconds = Date.now() / 1_000;
+    try {
+      utimesSync(this.#logPath!, seconds, seconds);
+    } catch {
+      // Somebody else's file: whoever waits looks a little later.
+      this.#touches = false;
+    }
   }
 
   /** This process took leases away from their holders. */

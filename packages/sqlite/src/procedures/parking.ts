@@ -1,6 +1,7 @@
 /** Claims that wait: what this store drives and looks at meanwhile. */
 import {
   parked as parkedOn,
+  type Look,
   type Parking,
   type Presence,
 } from "@flowfabric/core/sql";
@@ -8,6 +9,9 @@ import {
 import type { Store } from "../store.js";
 import type { Ticket } from "../wakeups.js";
 import { findCandidates, nextDueAtMs } from "./candidates.js";
+
+/** Whoever finds something need not know what else is to come. */
+const FOUND: Look = { found: true, dueInMs: 0, timerInMs: Infinity };
 
 /** Tries until there is an answer that is not empty, or the wait is over. */
 export async function parked<Answer>(
@@ -30,8 +34,9 @@ export async function parked<Answer>(
         const routes = presence.lanes.flatMap((lane) =>
           store.routes.serveable(lane, offered, presence.namespace),
         );
+        if (findCandidates(tx, routes, now, 1).length > 0) return FOUND;
         return {
-          found: findCandidates(tx, routes, now, 1).length > 0,
+          found: false,
           dueInMs: (nextDueAtMs(tx, routes, now) ?? Infinity) - now,
           timerInMs: store.driver.nextTimerInMs(tx) ?? Infinity,
         };
