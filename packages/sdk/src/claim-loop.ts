@@ -2,6 +2,8 @@
  * Keeps a worker supplied: one claim at a time for the permits that are free, parked while there is nothing,
  * and otherwise riding along with the outcomes that free permits.
  */
+import { setImmediate as endOfTurn } from "node:timers/promises";
+
 import type { ClaimManyResult } from "@flowfabric/core";
 
 import { isHopeless, isRetryable } from "./errors.js";
@@ -48,6 +50,8 @@ export class ClaimLoop implements ClaimSource {
       const room = this.#hooks.room();
       if (room <= 0) await this.#roomChanged();
       else await this.#claim(room);
+      // Handlers of what has come begin before the next claim is made ready.
+      await endOfTurn();
     }
   }
 
