@@ -1,7 +1,9 @@
 import { engineError } from "@flowfabric/core";
 import { expect, test } from "vitest";
+import { z } from "zod";
 
 import { Client } from "../src/client.js";
+import { defineExecution } from "../src/definition.js";
 import { Worker, type WorkerOptions } from "../src/worker.js";
 import {
   openStore,
@@ -276,6 +278,25 @@ test("idle is one parked claim, woken by a submission", async () => {
   await allDone(await submit(1));
 
   expect(startedAt - submittedAt).toBeLessThan(900);
+  await worker.stop();
+  await run;
+});
+
+test("a handler begins before the next claim is made ready", async () => {
+  const { client, worker, faults, allDone } = await open({
+    maxConcurrentTasks: 2,
+  });
+  const Job = defineExecution({ kind: "job", input: z.number() });
+  let claims = 0;
+  worker.handle(Job, () => {
+    claims = faults.callsOf("claimMany").length;
+  });
+  const { executionId } = await client.submit(Job, { input: 1 });
+  const run = worker.run({ stopOn: [] });
+
+  await allDone([executionId]);
+
+  expect(claims).toBe(1);
   await worker.stop();
   await run;
 });

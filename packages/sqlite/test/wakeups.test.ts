@@ -1,6 +1,8 @@
 /** Parked calls hear of new work: at once in the same process, within milliseconds from another. */
+import { watch } from "node:fs";
+
 import type { EngineBackend } from "@flowfabric/core";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 
 import { Wakeups } from "../src/wakeups.js";
 import {
@@ -82,6 +84,28 @@ test("work submitted by another process wakes a parked claim within milliseconds
   expect(percentile(delays, 0.9)).toBeLessThan(SLACK * PICKUP_MS);
 });
 
+test("whoever watches the log is told of a commit when that is there to be seen", async () => {
+  const path = newPath();
+  await open({ path });
+  const peer = new Peer();
+  await peer.ask("open", { options: { path } });
+  const reader = openRaw(path);
+  const version = () => reader.pragma("data_version", { simple: true });
+  let seen = version();
+  const watcher = watch(`${path}-wal`, () => {
+    seen = version();
+  });
+
+  for (let commit = 0; commit < 20; commit++) {
+    await peer.ask("call", {
+      operation: "createExecution",
+      input: { executionKind: "x" },
+    });
+    await vi.waitFor(() => expect(seen).toBe(version()), SLACK * PICKUP_MS);
+  }
+  watcher.close();
+});
+
 test("without push a parked claim finds work at its next look", async () => {
   const path = newPath();
   const backend = await open({ path, push: false });
@@ -99,7 +123,10 @@ test("what another process commits while a wait is being set up ends it", async 
   const path = newPath();
   await open({ path });
   const other = openRaw(path);
-  const wakeups = new Wakeups(openRaw(path), true);
+  const wakeups = new Wakeups(openRaw(path), {
+    push: true,
+    durability: "full",
+  });
   const ticket = wakeups.ticket({ lanes: ["default"] });
   const { signal } = new AbortController();
   // Called behind the comparison of the ticket and before the first look.
