@@ -78,8 +78,8 @@ function compose(
       routes.forget();
       holders.forget();
     },
-    onCommit: () => {
-      wakeups.tellOthers();
+    onCommit: (hasWritten) => {
+      if (hasWritten) wakeups.tellOthers();
       checkpointer.afterCommit();
     },
   });

@@ -32,7 +32,7 @@ export class Database {
   readonly #busyTimeoutMs: number;
   /** What a process remembers of the store and must forget when a transaction is undone. */
   readonly #onRollback: () => void;
-  readonly #onCommit: () => void;
+  readonly #onCommit: (hasWritten: boolean) => void;
   #queue: Job[] = [];
   #scheduled = false;
   #busyTries = 0;
@@ -46,7 +46,7 @@ export class Database {
       onLosses: () => void;
       onRollback: () => void;
       /** Called behind the commit and its effects, outside of any transaction. Must not throw: the commit stands. */
-      onCommit: () => void;
+      onCommit: (hasWritten: boolean) => void;
     },
   ) {
     this.connection = connection;
@@ -174,8 +174,9 @@ export class Database {
   #commit(): void {
     this.session.storePosition();
     this.session.run("COMMIT");
+    const { hasWritten } = this.session;
     for (const effect of this.session.finish()) effect();
-    this.#onCommit();
+    this.#onCommit(hasWritten);
   }
 
   #rollback(): void {

@@ -15,6 +15,7 @@ export class Session {
   #position: number | undefined;
   #afterCommit: (() => void)[] = [];
   #hasLosses = false;
+  #hasWritten = false;
 
   /** @param onLosses a transaction has committed that took leases away from their holders */
   constructor(
@@ -33,7 +34,9 @@ export class Session {
   }
 
   run(sql: string, ...values: SqlValue[]): number {
-    return this.#statement(sql).run(...values).changes;
+    const { changes } = this.#statement(sql).run(...values);
+    if (changes > 0) this.#hasWritten = true;
+    return changes;
   }
   get<Row>(sql: string, ...values: SqlValue[]): Row | undefined {
     return this.#statement(sql).get(...values) as Row | undefined;
@@ -77,11 +80,17 @@ export class Session {
     this.#hasLosses = true;
   }
 
+  /** The transaction that is open now has changed something. */
+  get hasWritten(): boolean {
+    return this.#hasWritten;
+  }
+
   /** Takes the effects of the finished transaction, and forgets its position. */
   finish(): (() => void)[] {
     const effects = this.#afterCommit;
     this.#afterCommit = [];
     this.#hasLosses = false;
+    this.#hasWritten = false;
     this.#position = undefined;
     return effects;
   }

@@ -104,7 +104,7 @@ export class Wakeups {
       );
   }
 
-  /** To be called behind every commit, for those who watch the file. */
+  /** To be called behind every commit that changed something, for those who watch the file. */
   tellOthers(): void {
     if (!this.#touches) return;
     const seconds = Date.now() / 1_000;
