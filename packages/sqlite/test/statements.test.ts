@@ -35,6 +35,6 @@ test("a statement is planned once, whatever is bound to it", async () => {
   tell(
     `a look that finds nothing takes ${plannedOnceUs.toFixed(1)} µs, ${plannedEachTimeUs.toFixed(1)} µs where it is planned anew`,
   );
-  // A tenth. Where the two are alike SQLite no longer looks at values, and the signs in front of parameters can go.
+  // It is a tenth. Where the two are alike SQLite no longer looks at values, and the signs in front of parameters can go.
   expect(plannedOnceUs).toBeLessThan(plannedEachTimeUs / 2);
 });

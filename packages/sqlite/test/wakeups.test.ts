@@ -106,6 +106,35 @@ test("whoever watches the log is told of a commit when that is there to be seen"
   watcher.close();
 });
 
+test("a claim that finds nothing does not touch the log", async () => {
+  const path = newPath();
+  await open({ path });
+  const peer = new Peer();
+  await peer.ask("open", { options: { path } });
+  const claim = () =>
+    peer.ask("call", {
+      operation: "claimMany",
+      input: {
+        workerId: "worker",
+        workerInstanceId: "worker-1",
+        lanes: ["default"],
+        max: 1,
+        leaseTtlMs: 30_000,
+      },
+    });
+  // The first makes the worker known, which is a change.
+  await claim();
+  await pause(50);
+  let signs = 0;
+  const watcher = watch(`${path}-wal`, () => signs++);
+
+  for (let claims = 0; claims < 10; claims++) await claim();
+  await pause(50);
+  watcher.close();
+
+  expect(signs).toBe(0);
+});
+
 test("without push a parked claim finds work at its next look", async () => {
   const path = newPath();
   const backend = await open({ path, push: false });
